@@ -1,0 +1,1 @@
+"""Small protocols, one idea each: what the stages need from the world."""

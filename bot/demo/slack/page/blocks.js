@@ -1,0 +1,115 @@
+// Block Kit to DOM nodes: https://api.slack.com/reference/block-kit/blocks
+
+import { h, icon, patch, safeUrl } from "./dom.js";
+import { renderElement } from "./elements.js";
+import { lightbox } from "./layer.js";
+import { textObject } from "./mrkdwn.js";
+import { markdown, richText } from "./richtext.js";
+
+function imageUrl(block) {
+  return safeUrl(block.image_url ?? block.slack_file?.url ?? block.url ?? block.slack_file?.url_private);
+}
+
+function picture(block, className) {
+  return h("img", { class: className, src: imageUrl(block), alt: block.alt_text ?? "", loading: "lazy" });
+}
+
+/** An image with its title, folded away by the little triangle and enlarged by a click. */
+export function figure(src, alt, title) {
+  const enlarge = h("button", { type: "button", class: "figure__open", "aria-label": `Enlarge: ${alt || title || "image"}`, "data-testid": "enlarge", on: { click: () => lightbox(src, alt, title) } },
+    h("img", { src, alt, on: { error: () => enlarge.replaceChildren(h("span", { class: "figure__broken" }, `Image not available: ${alt || title || "no description"}`)) } }));
+  if (!title) return h("div", { class: "figure" }, enlarge);
+  const fold = h("button", { type: "button", class: "figure__title", "aria-expanded": "true", on: { click: () => {
+    const open = fold.getAttribute("aria-expanded") !== "true";
+    fold.setAttribute("aria-expanded", String(open));
+    enlarge.hidden = !open;
+  } } }, title, icon("chevron"));
+  return h("div", { class: "figure" }, fold, enlarge);
+}
+
+function accessory(block, ctx) {
+  const element = block.accessory;
+  if (!element) return null;
+  return h("div", { class: "section__accessory" }, element.type === "image" ? picture(element, "section__thumb") : renderElement(element, block, ctx));
+}
+
+function input(block, ctx) {
+  const label = h(["radio_buttons", "checkboxes", "multi_static_select"].includes(block.element?.type) ? "div" : "label", { class: "input__label" }, textObject(block.label, ctx),
+    block.optional ? h("span", { class: "input__optional" }, " (optional)") : null);
+  const control = renderElement(block.element, block, ctx);
+  if (control.matches("input, textarea")) {
+    control.id = `field-${block.block_id}`;
+    label.htmlFor = control.id;
+  } else {
+    control.setAttribute("aria-label", block.label?.text ?? "");
+  }
+  return h("div", { class: "block input" }, label, control,
+    block.hint ? h("div", { class: "input__hint" }, textObject(block.hint, ctx)) : null,
+    h("div", { class: "input__error", role: "alert", "data-testid": "input-error", "data-error-for": block.block_id }));
+}
+
+/** One block as a node. */
+function renderBlock(block, ctx) {
+  switch (block.type) {
+    case "header":
+      return h("div", { class: "block header", role: "heading", "aria-level": "3" }, textObject(block.text, ctx));
+    case "section":
+      return h("div", { class: "block section" },
+        h("div", { class: "section__main text" },
+          block.text ? h("div", null, textObject(block.text, ctx)) : null,
+          block.fields ? h("div", { class: "section__fields" }, block.fields.map((each) => h("div", { class: "section__field" }, textObject(each, ctx)))) : null),
+        accessory(block, ctx));
+    case "context":
+      return h("div", { class: "block context" }, (block.elements ?? []).map((each) =>
+        each.type === "image" ? picture(each, "context__image") : h("span", { class: "context__text text" }, textObject(each, ctx))));
+    case "actions":
+    case "context_actions":
+      return h("div", { class: "block actions" }, (block.elements ?? []).map((each) => renderElement(each, block, ctx)));
+    case "divider":
+      return h("hr", { class: "block divider" });
+    case "image":
+      return h("div", { class: "block" }, figure(imageUrl(block), block.alt_text ?? "", block.title?.text));
+    case "input":
+      return input(block, ctx);
+    case "rich_text":
+      return h("div", { class: "block text" }, richText(block, ctx));
+    case "markdown":
+      return h("div", { class: "block text" }, markdown(block.text ?? "", ctx));
+    default:
+      return h("div", { class: "block unsupported" }, `This page cannot show the block “${block.type}”.`);
+  }
+}
+
+/** Paint blocks into container, keeping the nodes of blocks that did not change (images do not flicker, text stays typed). */
+export function paintBlocks(container, blocks, ctx) {
+  patch(container, blocks, {
+    key: (block, index) => `${index}:${block.type}`,
+    signature: (block) => JSON.stringify(block),
+    build: (block) => {
+      const node = renderBlock(block, ctx);
+      if (block.block_id) node.setAttribute("data-block-id", block.block_id);
+      return node;
+    },
+  });
+}
+
+function fileCard(file, url) {
+  const size = file.size ? ` · ${Math.max(1, Math.round(file.size / 1024))} kB` : "";
+  return h("a", { class: "file", href: url, target: "_blank", rel: "noopener noreferrer", "data-testid": "file" },
+    h("span", { class: "file__icon" }, icon("file")),
+    h("span", { class: "file__text" }, h("strong", null, file.title || file.name || "File"), h("span", null, `${file.pretty_type ?? file.filetype?.toUpperCase() ?? "File"}${size}`)));
+}
+
+/** Files shared with a message: pictures shown as such, the rest as cards. */
+export function renderFile(file) {
+  const url = safeUrl(file.url ?? `/files/${encodeURIComponent(file.id)}/${encodeURIComponent(file.name ?? "file")}`);
+  const title = file.title || file.name || "";
+  return (file.mimetype ?? "").startsWith("image/") ? figure(url, file.alt_txt ?? title, title) : fileCard(file, url);
+}
+
+/** What a message or attachment says: its blocks, or its text when there are none. */
+export function contentOf(message) {
+  if (message.blocks?.length) return message.blocks;
+  return message.text ? [{ type: "section", text: { type: "mrkdwn", text: message.text } }] : [];
+}
+

@@ -1,0 +1,57 @@
+"""How a replica works off requests: a few slots, a bounded queue, its own work, then the service behind it."""
+
+import asyncio
+
+from bot.demo.world.config_file import ConfigFile
+from bot.demo.world.downstream import Downstream
+from bot.demo.world.metrics import InstanceMetrics
+from bot.demo.world.spec import ServiceSpec
+from bot.demo.world.timing import service_time_s
+
+
+class Workload:
+    """The request path of one replica. A service without a downstream calls an outside provider instead."""
+
+    def __init__(
+        self,
+        spec: ServiceSpec,
+        config: ConfigFile,
+        downstream: Downstream | None,
+        metrics: InstanceMetrics,
+    ) -> None:
+        self._spec = spec
+        self._config = config
+        self._downstream = downstream
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(spec.slots)
+        self._waiting = 0
+
+    async def serve(self) -> tuple[int, float]:
+        """Work off one request and count it. Returns its HTTP status and its duration in seconds."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        if self._waiting >= self._spec.queue_limit:
+            status = 503
+        else:
+            self._waiting += 1
+            try:
+                await self._slots.acquire()
+            finally:
+                self._waiting -= 1
+            try:
+                status = await self._work()
+            finally:
+                self._slots.release()
+        duration_s = loop.time() - started
+        self._metrics.served(status, duration_s)
+        return status, duration_s
+
+    async def _work(self) -> int:
+        needed_s = service_time_s(self._spec.work_median_s, self._spec.work_sigma)
+        if self._downstream is None:
+            # The provider's answer takes `needed_s`; the service gives up at its time-out, like any client of one.
+            timeout_s = self._config.upstream_timeout_s
+            await asyncio.sleep(min(needed_s, timeout_s))
+            return 200 if needed_s <= timeout_s else self._spec.failure_status
+        await asyncio.sleep(needed_s)
+        return 200 if await self._downstream.call() else self._spec.failure_status

@@ -1,0 +1,1 @@
+"""Servers that run as children of ours when none is configured."""

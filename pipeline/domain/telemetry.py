@@ -1,0 +1,128 @@
+"""What is measured: series with a unit and a meaning that the adapter states, samples, call edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from pipeline.domain.ids import ServiceName
+
+
+class Signal(StrEnum):
+    """What a series means to a rule. Set by the adapter; a rule never guesses it from a metric's name."""
+
+    LATENCY_P99 = "latency_p99"
+    TRAFFIC = "traffic"
+    ERROR_RATIO = "error_ratio"
+    MEMORY_RATIO = "memory_ratio"
+    DISK_RATIO = "disk_ratio"
+    CERT_REMAINING = "cert_remaining"
+
+
+class Unit(StrEnum):
+    """Unit of a sample's value, after counters became rates."""
+
+    SECONDS = "s"
+    PER_SECOND = "1/s"
+    RATIO = "ratio"
+
+
+UNIT_OF: dict[Signal, Unit] = {
+    Signal.LATENCY_P99: Unit.SECONDS,
+    Signal.TRAFFIC: Unit.PER_SECOND,
+    Signal.ERROR_RATIO: Unit.RATIO,
+    Signal.MEMORY_RATIO: Unit.RATIO,
+    Signal.DISK_RATIO: Unit.RATIO,
+    Signal.CERT_REMAINING: Unit.SECONDS,
+}
+
+SIGNAL_TITLE: dict[Signal, str] = {
+    Signal.LATENCY_P99: "p99 latency",
+    Signal.TRAFFIC: "traffic",
+    Signal.ERROR_RATIO: "error ratio",
+    Signal.MEMORY_RATIO: "memory use",
+    Signal.DISK_RATIO: "disk use",
+    Signal.CERT_REMAINING: "certificate's time left",
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SeriesKey:
+    """One time series. ``instance`` is empty for figures of the service as a whole."""
+
+    service: ServiceName
+    signal: Signal
+    instance: str = ""
+
+    @property
+    def unit(self) -> Unit:
+        return UNIT_OF[self.signal]
+
+    def describe(self) -> str:
+        """``p99 latency of checkout`` or ``memory use of checkout-1``."""
+        return f"{SIGNAL_TITLE[self.signal]} of {self.instance or self.service}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured value in the unit of its series; ``at`` is aware UTC, the source's time."""
+
+    key: SeriesKey
+    at: datetime
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallEdge:
+    """``caller`` was seen calling ``callee`` at ``calls_per_s``."""
+
+    caller: ServiceName
+    callee: ServiceName
+    calls_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFailure:
+    """A telemetry source that gave nothing this time, and why, in one line."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the telemetry: samples, edges, and what could not be read."""
+
+    samples: tuple[Sample, ...] = ()
+    edges: tuple[CallEdge, ...] = ()
+    failures: tuple[SourceFailure, ...] = ()
+
+
+def format_value(value: float, unit: Unit) -> str:
+    """A value as a person writes it: ``240 ms``, ``1.9 s``, ``93 %``, ``12.4 /s``, ``2 d 4 h``."""
+    if value != value or value in (float("inf"), float("-inf")):
+        return "n/a"
+    match unit:
+        case Unit.SECONDS:
+            return _format_seconds(value)
+        case Unit.PER_SECOND:
+            return f"{value:.1f} /s" if value < 100 else f"{value:.0f} /s"
+        case Unit.RATIO:
+            return f"{value * 100:.1f} %" if 0 < abs(value) < 0.095 else f"{value * 100:.0f} %"
+        case _:
+            assert_never(unit)
+
+
+def _format_seconds(value: float) -> str:
+    size = abs(value)
+    if size < 1:
+        return f"{value * 1000:.0f} ms"
+    if size < 120:
+        return f"{value:.1f} s"
+    if size < 7200:
+        return f"{value / 60:.0f} min"
+    if size < 172_800:
+        return f"{value / 3600:.0f} h"
+    return f"{int(value // 86_400)} d {int(value % 86_400 // 3600)} h"

@@ -1,0 +1,71 @@
+"""Asking a diagnostician: a language model or the rules engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.domain.anomaly import Anomaly
+from pipeline.domain.diagnosis import Evidence, Hypothesis, Passage
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.trace import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Measured figures for the rules, each named; absent when it could not be read.
+
+    ``traffic_ratio``, ``latency_ratio``: now over the baseline (1.0 = as usual). ``error_ratio``: 0..1 now.
+    ``memory_ratio_by_instance``: 0..1 of its limit. ``memory_slope_per_min``: growth of the worst instance's ratio a minute.
+    ``slow_callees``: services below this one whose latency breaches too.
+    """
+
+    traffic_ratio: float | None = None
+    latency_ratio: float | None = None
+    error_ratio: float | None = None
+    memory_ratio_by_instance: Mapping[str, float] = field(default_factory=dict)
+    memory_slope_per_min: float | None = None
+    slow_callees: tuple[ServiceName, ...] = ()
+    replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a diagnostician is given: facts with ids, passages of runbooks, and the services it may speak of."""
+
+    service: ServiceName
+    anomalies: Sequence[Anomaly]
+    evidence: Sequence[Evidence]
+    passages: Sequence[Passage]
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A hypothesis and how it came about. ``exchange`` (prompt, raw reply, tokens) goes to the trace."""
+
+    hypothesis: Hypothesis
+    source: str
+    exchange: Mapping[str, JsonValue]
+
+
+class Diagnostician(Protocol):
+    """Turns evidence into a hypothesis, or answers a person's question from it."""
+
+    @property
+    def name(self) -> str:
+        """As the card shows it: ``rules`` or the model's id."""
+        ...
+
+    async def diagnose(self, question: Question) -> Answer:
+        """Raises TemporaryError or PermanentError when there is no usable answer."""
+        ...
+
+    async def reply(self, question: Question, asked: str) -> str:
+        """Answers ``asked`` from the incident's own evidence, citing ids like ``[E1]``; plain text."""
+        ...
+
+    async def close(self) -> None:
+        """Releases connections."""
+        ...

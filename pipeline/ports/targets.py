@@ -1,0 +1,66 @@
+"""Reading and changing what runs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pipeline.domain.catalogue import WorkloadAddress
+from pipeline.domain.execution import Finding, Intent
+from pipeline.domain.plan import (
+    ManualAction,
+    RestartAction,
+    RestartInstance,
+    ScaleAction,
+    ScaleTo,
+    TargetRef,
+    TargetState,
+)
+
+
+class Target(Protocol):
+    """One platform. Reads may be retried; writes are sent once and never repeated by the adapter or its SDK."""
+
+    @property
+    def platform(self) -> str:
+        """``local_process`` or ``kubernetes``."""
+        ...
+
+    async def resolve(self, address: WorkloadAddress) -> TargetRef:
+        """Exactly one workload with its uid. Raises PermanentError (none such), TemporaryError (cannot tell now)."""
+        ...
+
+    async def observe(self, ref: TargetRef) -> TargetState:
+        """The target as it is now. Raises PreconditionFailed when the uid is gone, TemporaryError when unreadable."""
+        ...
+
+    async def apply(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> str:
+        """One write, refused by the target if its generation is not ``intent.generation``. Returns a line on what was done.
+
+        Raises PreconditionFailed or PermanentError (refused, nothing changed), TemporaryError (surely not sent or refused for
+        now, nothing changed), OutcomeUnknown (sent, no answer).
+        """
+        ...
+
+    async def settled(self, ref: TargetRef, operation: RestartInstance | ScaleTo) -> bool:
+        """Whether the platform has finished carrying the operation out (all wanted replicas ready, the old one gone)."""
+        ...
+
+    async def find(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding:
+        """What came of a dispatched operation, from the target's own record. Raises TemporaryError when unreadable."""
+        ...
+
+    def command(self, ref: TargetRef, action: RestartAction | ScaleAction | ManualAction) -> str:
+        """What a person would type to do the same by hand."""
+        ...
+
+    async def close(self) -> None:
+        """Releases connections."""
+        ...
+
+
+class Targets(Protocol):
+    """All platforms that are set up."""
+
+    def for_platform(self, platform: str) -> Target:
+        """Raises PermanentError, naming the extra or setting that is missing."""
+        ...
