@@ -1,0 +1,1 @@
+"""Everything after approval: guardrails, the runner, recovery, rollback, and the targets."""

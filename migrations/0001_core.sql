@@ -158,6 +158,7 @@ CREATE TABLE executions (
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     not_before  timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at  timestamptz,
+    waiting_since timestamptz,
     applied_at  timestamptz,
     detail      text NOT NULL DEFAULT '',
     UNIQUE (plan_id, kind)

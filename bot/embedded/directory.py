@@ -18,6 +18,10 @@ class EmbeddedError(RuntimeError):
     """An embedded server cannot run; the message says in one line why and what to do."""
 
 
+class DirectoryInUseError(EmbeddedError):
+    """Another process holds the data directory."""
+
+
 class ServerRecord(BaseModel):
     """What a server keeps from one start to the next, stored as ``server.json`` with mode 0600."""
 
@@ -34,10 +38,10 @@ def new_password() -> str:
 
 
 class DirectoryLock:
-    """An exclusive flock on a file, which the kernel lets go when its process dies. The file holds the holder's pid."""
+    """An exclusive flock on a file that names its holder's pid. The kernel lets it go when the process dies."""
 
     def __init__(self, path: Path, data_dir: Path) -> None:
-        """Take the lock. Raises EmbeddedError when another process holds it, OSError when it cannot be written."""
+        """Take it. Raises DirectoryInUseError, or OSError when it cannot be written."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,7 +50,7 @@ class DirectoryLock:
         except BlockingIOError:
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._fd)
-            raise EmbeddedError(
+            raise DirectoryInUseError(
                 f"data directory {data_dir} is in use by process {holder}; stop it or give another --data-dir"
             ) from None
         except BaseException:
@@ -119,8 +123,10 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create it with mode 0755 whatever the umask, so that the account that runs PostgreSQL may pass; secrets in it
-    have modes of their own. An existing directory keeps its mode."""
+    """Create it with mode 0755 whatever the umask: the account that runs PostgreSQL has to pass.
+
+    Secrets in it have modes of their own. An existing directory keeps its mode.
+    """
     if not path.is_dir():
         path.mkdir(parents=True)
         path.chmod(0o755)

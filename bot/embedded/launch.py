@@ -2,9 +2,9 @@
 
 ``python -I -S launch.py PARENT_PID DEATH_SIGNAL UID GID PROGRAM ARGUMENT…`` (UID -1: stay who we are).
 
-A program of its own rather than a ``preexec_fn``: that would run Python between fork and exec of a process with many
-threads, which may deadlock. PR_SET_PDEATHSIG comes after the change of user, which clears it, and survives exec
-(prctl(2)); a parent that died before it is noticed by getppid().
+A program of its own rather than a ``preexec_fn``: that would run Python between fork and exec of a process with
+many threads, which may deadlock. PR_SET_PDEATHSIG comes after the change of user, which clears it, and survives
+exec (prctl(2)); a parent that died before it is noticed by getppid().
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """Find and end processes that a killed supervisor, or a killed server, left running.
 
-Processes are recognised by a marker in their command line, which every user may read. A pid file proves nothing: the
-number may belong to another program by now, or to a zombie. A zombie has no command line and so is not found.
+Processes are recognised by a marker in their command line, which every user may read. A pid file proves nothing:
+the number may belong to another program by now, or to a zombie. A zombie has no command line and is not found.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ KILL_GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A live process of a server of ours. ``worker``: it serves a main process (PostgreSQL titles it "postgres: …")."""
+    """A live process of a server. ``worker``: it serves a main process (PostgreSQL titles it "postgres: …")."""
 
     pid: int
     worker: bool
@@ -42,12 +42,10 @@ def find_leftovers(program: str, marker: str) -> list[Leftover]:
     return found
 
 
-async def end_leftovers(
-    program: str, marker: str, gentle: Sequence[tuple[signal.Signals, float]] = ()
-) -> int:
-    """End them: each ``gentle`` signal (to main processes only) with its patience in seconds, then SIGKILL to all.
+async def end_leftovers(program: str, marker: str, gentle: Sequence[tuple[signal.Signals, float]] = ()) -> int:
+    """End them: each ``gentle`` signal (main processes only) with its patience in seconds, then SIGKILL to all.
 
-    Returns how many there were. Raises PermissionError when one belongs to another user, TimeoutError when one stays.
+    Returns how many there were. Raises PermissionError when one is another user's, TimeoutError when one stays.
     """
     first = find_leftovers(program, marker)
     if not first:

@@ -1,7 +1,7 @@
 """Which account runs PostgreSQL, and where its binaries and data are reachable for that account.
 
-PostgreSQL refuses to run as root. Started by root it runs as ``nobody``; what that account cannot reach (a clone under
-/root, mode 0700) is copied or placed below /var/lib/sre-bot.
+PostgreSQL refuses to run as root. Started by root it runs as ``nobody``; what that account cannot reach (a clone
+under /root, mode 0700) is copied or placed below /var/lib/sre-bot.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class PostgresBinaries:
 
 
 def find_binaries(major: int | None) -> PostgresBinaries:
-    """The wheel's newest PostgreSQL, or the one of ``major`` for a cluster that exists. The wheel is not imported.
+    """The wheel's newest PostgreSQL, or for a cluster that exists that of its ``major``. Imports nothing.
 
     Raises EmbeddedError when the wheel, or that major version, is not there.
     """
@@ -61,16 +61,15 @@ def find_binaries(major: int | None) -> PostgresBinaries:
         )
     offered = []
     for program in Path(spec.origin).parent.glob("pginstall*/bin/postgres"):
-        said = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, check=False, timeout=30
-        ).stdout
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
         if said.startswith("postgres (PostgreSQL) "):
             offered.append(PostgresBinaries(program.parent.parent, said.split()[2]))
     wanted = [b for b in offered if major in (None, b.major)]
     if not wanted:
-        versions = ", ".join(sorted(b.version for b in offered)) or "none that runs on this machine"
+        versions = ", ".join(sorted(b.version for b in offered)) or "nothing that runs on this machine"
+        need = f"the data directory is of version {major}" if major else "one is needed"
         raise EmbeddedError(
-            f"the embedded PostgreSQL offers {versions}, but {f'the data directory is of version {major}' if major else 'one is needed'}; "
+            f"the embedded PostgreSQL offers {versions}, but {need}; "
             "set DATABASE_URL to a server of your own or give another --data-dir"
         )
     return max(wanted, key=lambda b: [int(part) for part in b.version.split(".") if part.isdigit()])
@@ -97,7 +96,7 @@ def account_for(cluster: Path) -> Account | None:
 
 
 def can_enter(account: Account | None, *paths: Path) -> bool:
-    """Whether the account may enter or execute all of them; asked of the kernel, in a process of that account."""
+    """Whether the account may enter or execute all of them; a process of that account asks the kernel."""
     if account is None:
         return True
     check = 'for path in "$@"; do test -x "$path" || exit 1; done'
@@ -114,7 +113,7 @@ def can_enter(account: Account | None, *paths: Path) -> bool:
 
 
 def place_home(data_dir: Path, account: Account | None, system_dir: Path) -> Path:
-    """The directory that holds the cluster: ``data_dir/postgres``, or where that links to; made when missing."""
+    """The directory of the cluster: ``data_dir/postgres``, or where that links to; made when missing."""
     link = data_dir / "postgres"
     if not os.path.lexists(link):
         if can_enter(account, data_dir):
@@ -141,7 +140,7 @@ def place_home(data_dir: Path, account: Account | None, system_dir: Path) -> Pat
 
 
 def _set_aside(home: Path) -> None:
-    """A home nobody links to belonged to a data directory that was removed: keep the last such one, out of the way."""
+    """A home nobody links to belonged to a data directory that was removed: keep the last such one."""
     if home.exists():
         old = home.with_name(home.name + ".old")
         if old.exists():
@@ -169,14 +168,12 @@ def place_binaries(binaries: PostgresBinaries, account: Account | None, system_d
         make_directory(system_dir)
         with tempfile.TemporaryDirectory(prefix=".copying-", dir=system_dir) as scratch:
             draft = Path(scratch, "tree")
-            # The same tree as in the wheel: the programs look for their libraries by a path relative to their own.
+            # The same tree as in the wheel: the programs find their libraries by a path relative to their own.
             for part in ("bin", "lib/postgresql", "share/postgresql"):
                 shutil.copytree(root / part, draft / PACKAGE / root.name / part)
             shutil.copytree(libraries, draft / libraries.name)
             for path in (draft, *draft.rglob("*")):
-                path.chmod(
-                    path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444)
-                )
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444))
             draft.rename(target)
         logger.warning("user %s cannot run %s: copied it to %s", account and account.name, root, target)
     return copied

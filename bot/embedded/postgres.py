@@ -38,7 +38,7 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "max_wal_size": "256MB",
-    "max_parallel_maintenance_workers": "0",  # parallel index builds need more /dev/shm than a container's 64 MB
+    "max_parallel_maintenance_workers": "0",  # parallel builds need more than a container's /dev/shm
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
@@ -48,8 +48,8 @@ SETTINGS = {
 class EmbeddedPostgres(SupervisedServer):
     """A PostgreSQL on 127.0.0.1 with the database ``sre_bot``, owned by the superuser ``sre_bot``.
 
-    ``start()`` returns ``postgresql://sre_bot:<password>@127.0.0.1:<port>/sre_bot``. ``system_dir`` is where copies go
-    that the account which runs PostgreSQL for root can reach.
+    ``start()`` returns ``postgresql://sre_bot:<password>@127.0.0.1:<port>/sre_bot``. ``system_dir`` is where
+    copies go that the account which runs PostgreSQL for root can reach.
     """
 
     name = "PostgreSQL"
@@ -84,7 +84,7 @@ class EmbeddedPostgres(SupervisedServer):
             self._home.save(self._record)
 
     async def _make_cluster(self) -> None:
-        """Made beside its place and renamed into it, so that a crash on the way leaves nothing that looks whole."""
+        """Made beside its place and renamed into it: a crash on the way leaves nothing that looks whole."""
         if self._record is None:
             self._record = ServerRecord(port=choose_port(None), password=new_password())
             self._home.save(self._record)
@@ -96,37 +96,30 @@ class EmbeddedPostgres(SupervisedServer):
         write_private(password, self._record.password + "\n")
         for path in (draft, password):
             self._give(path)
-        code, said = await run_tool(
-            [
-                *(
-                    self._tool("initdb"),
-                    "--pgdata",
-                    str(cluster),
-                    "--username",
-                    ROLE,
-                    "--pwfile",
-                    str(password),
-                ),
-                *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
-                # Code point order with Unicode upper and lower case, the same on every machine.
-                *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-instructions"),
-            ],
-            self._account,
-        )
-        if code != 0:
+        try:
+            code, said = await run_tool(
+                [
+                    *(self._tool("initdb"), "--pgdata", str(cluster), "--username", ROLE),
+                    *("--pwfile", str(password), "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
+                    # Code point order with Unicode upper and lower case, the same on every machine.
+                    *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-instructions"),
+                ],
+                self._account,
+            )
+            if code != 0:
+                raise self._tool_error("initdb", said)
+            await self._single_user(cluster, f"CREATE DATABASE {DATABASE}")
+            cluster.rename(self._cluster)
+            sync_directory(self._home.path)
+        finally:
             await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
-            raise self._tool_error("initdb", said)
-        await self._single_user(cluster, f"CREATE DATABASE {DATABASE}")
-        cluster.rename(self._cluster)
-        sync_directory(self._home.path)
-        await asyncio.to_thread(shutil.rmtree, draft)
 
     def _give(self, path: Path) -> None:
         if self._account is not None:
             os.chown(path, self._account.uid, self._account.gid)
 
     async def _single_user(self, cluster: Path, statement: str) -> None:
-        """Run one statement with no server running (postgres --single, which exits 0 whatever happens in it)."""
+        """Run one statement while no server runs (postgres --single exits 0 whatever happens in it)."""
         (cluster / "postmaster.pid").unlink(missing_ok=True)
         command = [self._tool("postgres"), "--single", "-D", str(cluster), "-c", "log_checkpoints=off"]
         code, said = await run_tool(
@@ -143,19 +136,17 @@ class EmbeddedPostgres(SupervisedServer):
         if "No space left on device" in said:
             return disk_full(self._data_dir)
         lines = " / ".join(line.strip() for line in said.splitlines()[-4:])
-        return EmbeddedError(
-            f"the embedded PostgreSQL cannot be set up in {self._data_dir}, {tool} says: {lines}"
-        )
+        return EmbeddedError(f"the embedded PostgreSQL cannot be set up in {self._data_dir}, {tool} says: {lines}")
 
     def _command(self, record: ServerRecord) -> list[str]:
-        # No process of this cluster lives (start and restart ended them), so whatever pid the file names is not ours.
+        # No process of this cluster lives (start and restart ended them): the pid in the file is a stranger.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
         settings = {**SETTINGS, "port": str(record.port), "cluster_name": self._marker()}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [self._tool("postgres"), "-D", str(self._cluster), *options]
 
     async def _is_ready(self, pid: int, record: ServerRecord) -> bool:
-        """As pg_ctl does: postmaster.pid names the pid in line 1, the port in line 4 and the status in line 8."""
+        """As pg_ctl asks: postmaster.pid has the pid in line 1, the port in line 4, the status in line 8."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Start a server as our child, wait until it is ready, restart it when it dies, stop it. What both servers share."""
+"""Start a server as our child, wait until it is ready, restart it when it dies, stop it."""
 
 import asyncio
 import logging
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bot.embedded.directory import (
+    DirectoryInUseError,
     DirectoryLock,
     EmbeddedError,
     ServerHome,
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 LAUNCHER = Path(__file__).with_name("launch.py")
 START_TIMEOUT_S = 120.0  # replaying the log after a crash may take a while on a slow disk
 READY_POLL_S = 0.02
+LOCK_PATIENCE_S = 1.0  # a process killed a moment ago lets go of its locks when it is gone
 LOG_CHECK_S = 60.0
 STEADY_S = 10.0  # a server that lived this long is restarted at once when it dies
 LONGEST_PAUSE_S = 5.0
@@ -93,22 +95,22 @@ class SupervisedServer(ABC):
     async def start(self) -> str:
         """Start the server and its supervision; its URL, password included.
 
-        Raises EmbeddedError: wheel missing, directory in use or not writable, disk full, server refuses to start.
+        Raises EmbeddedError: wheel missing, directory in use or not writable, disk full, server refuses.
         """
         if self._supervisor is not None:
             raise EmbeddedError(f"the embedded {self.name} is already running")
         self._health = ServerHealth(self.name, ServerState.STARTING)
         try:
-            await asyncio.to_thread(self._take_directory)
+            await self._take_directory()
             await self._end_leftovers(gentle=self.stop_signals)
             await self._prepare()
             await self._launch_on_free_port()
+        except OSError as error:
+            told = explain(error, self._data_dir)
+            await self._give_up(told)
+            raise told from error
         except BaseException as error:
-            await self._end_process()
-            self._release()
-            self._health = ServerHealth(self.name, ServerState.STOPPED, detail=str(error))
-            if isinstance(error, OSError):
-                raise explain(error, self._data_dir) from error
+            await self._give_up(error)
             raise
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.name}")
         return self._url(self.record)
@@ -153,14 +155,30 @@ class SupervisedServer(ABC):
     @abstractmethod
     def _url(self, record: ServerRecord) -> str: ...
 
-    def _take_directory(self) -> None:
+    async def _give_up(self, error: BaseException) -> None:
+        await self._end_process()
+        self._release()
+        self._health = ServerHealth(self.name, ServerState.STOPPED, detail=str(error))
+
+    async def _take_directory(self) -> None:
         make_directory(self._data_dir)
-        self._locks.append(DirectoryLock(self._data_dir / f"{self.slug}.lock", self._data_dir))
+        await self._lock(self._data_dir / f"{self.slug}.lock")
         home = self._place()
         # A second lock, for a copied data directory whose link leads to the home of the first.
-        self._locks.append(DirectoryLock(home / "lock", self._data_dir))
+        await self._lock(home / "lock")
         self._home = ServerHome(home)
         self._record = self._home.load()
+
+    async def _lock(self, path: Path) -> None:
+        deadline_s = asyncio.get_running_loop().time() + LOCK_PATIENCE_S
+        while True:
+            try:
+                self._locks.append(DirectoryLock(path, self._data_dir))
+                return
+            except DirectoryInUseError:
+                if asyncio.get_running_loop().time() > deadline_s:
+                    raise
+            await asyncio.sleep(READY_POLL_S)
 
     def _release(self) -> None:
         while self._locks:
@@ -171,7 +189,8 @@ class SupervisedServer(ABC):
             ended = await end_leftovers(self.program, self._marker(), gentle)
         except (PermissionError, TimeoutError) as error:
             raise EmbeddedError(
-                f"a {self.name} of an earlier run still holds {self._data_dir} and cannot be ended ({error}); end it by hand"
+                f"a {self.name} of an earlier run still holds {self._data_dir} and cannot be ended ({error}); "
+                "end it by hand"
             ) from error
         if ended and gentle:
             logger.warning("ended a %s that an earlier run left behind on %s", self.name, self._data_dir)
@@ -228,9 +247,7 @@ class SupervisedServer(ABC):
         if "No space left on device" in log:
             return disk_full(self._data_dir)
         said = " / ".join(line.strip() for line in log.splitlines()[-3:]) or "it said nothing"
-        return EmbeddedError(
-            f"the embedded {self.name} does not start: {said} (log: {self._home.path}/server.log)"
-        )
+        return EmbeddedError(f"the embedded {self.name} does not start: {said} (log: {self._home.path}/server.log)")
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
@@ -282,14 +299,12 @@ class SupervisedServer(ABC):
 def choose_port(preferred: int | None) -> int:
     """``preferred`` if it is free on 127.0.0.1, else a random free port of PORT_RANGE, else any free one.
 
-    Outside the kernel's range for outgoing connections no client's socket can take the port while the server restarts.
+    Outside the kernel's range for outgoing connections no client can take the port while the server is away.
     """
     candidates = random.sample(PORT_RANGE, 50)
     for port in ([preferred] if preferred else []) + candidates + [0]:
         with socket.socket() as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # as the servers do: TIME_WAIT is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is free
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return int(probe.getsockname()[1])
@@ -299,7 +314,7 @@ def choose_port(preferred: int | None) -> int:
 async def spawn(
     command: Sequence[str], death_signal: signal.Signals, account: Account | None, *, stdin: int, output: int
 ) -> asyncio.subprocess.Process:
-    """Start ``command`` through launch.py, in a session of its own so that Ctrl-C reaches us and not the server.
+    """Start ``command`` through launch.py, in a session of its own: Ctrl-C reaches us and not the server.
 
     The environment is not passed on: PGPORT, LD_PRELOAD and the like are meant for others.
     """

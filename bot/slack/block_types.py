@@ -52,7 +52,7 @@ def _integer(value: Any, path: str) -> Iterable[Problem]:
         yield Problem(path, "must be an integer")
 
 
-def _anything(value: Any, path: str) -> Iterable[Problem]:
+def _anything(_value: Any, _path: str) -> Iterable[Problem]:
     return ()
 
 
@@ -79,9 +79,7 @@ def array(item: Check, maximum: int, minimum: int = 1) -> Check:
     return check
 
 
-def _object(
-    required: Mapping[str, Check], optional: Mapping[str, Check] | None = None, **rules: Any
-) -> Check:
+def _object(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None, **rules: Any) -> Check:
     """An object with exactly these keys; `exactly_one` and `at_least_one` name groups of optional keys."""
     fields = {**required, **(optional or {})}
 
@@ -139,9 +137,7 @@ _CONFIRM = _object(
     {"title": _plain(100), "text": _text(300), "confirm": _plain(30), "deny": _plain(30)},
     {"style": _one_of("primary", "danger")},
 )
-_SLACK_FILE = _object(
-    {}, {"id": _string(255, pattern="^F[A-Z0-9]{8,}$"), "url": _URL}, exactly_one=("id", "url")
-)
+_SLACK_FILE = _object({}, {"id": _string(255, pattern="^F[A-Z0-9]{8,}$"), "url": _URL}, exactly_one=("id", "url"))
 _PICTURE = {"image_url": _URL, "slack_file": _SLACK_FILE}
 _OPTION = _object({"text": _text(75), "value": _string(150)}, {"description": _text(75)})
 _PLAIN_OPTION = _object({"text": _plain(75), "value": _string(150)}, {"description": _plain(75), "url": _URL})
@@ -185,9 +181,7 @@ _ELEMENTS: dict[str, Check] = {
         {}, {**_MENU, "initial_conversation": _ID, "response_url_enabled": _boolean, "filter": _anything}
     ),
     "radio_buttons": _object({"options": array(_OPTION, 10)}, {**_INTERACTIVE, "initial_option": _OPTION}),
-    "checkboxes": _object(
-        {"options": array(_OPTION, 10)}, {**_INTERACTIVE, "initial_options": array(_OPTION, 10)}
-    ),
+    "checkboxes": _object({"options": array(_OPTION, 10)}, {**_INTERACTIVE, "initial_options": array(_OPTION, 10)}),
     "datepicker": _object(
         {}, {**_MENU, "initial_date": _string(10, pattern=r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")}
     ),
@@ -212,9 +206,7 @@ _ELEMENTS: dict[str, Check] = {
     ),
     "email_text_input": _object({}, {**_TYPING, "initial_value": _string(3000, minimum=0)}),
     "url_text_input": _object({}, {**_TYPING, "initial_value": _string(3000, minimum=0)}),
-    "feedback_buttons": _object(
-        {"positive_button": _FEEDBACK, "negative_button": _FEEDBACK}, {"action_id": _ID}
-    ),
+    "feedback_buttons": _object({"positive_button": _FEEDBACK, "negative_button": _FEEDBACK}, {"action_id": _ID}),
     "icon_button": _object(
         {"icon": _one_of("trash"), "text": _plain(75)},
         {
@@ -242,13 +234,9 @@ _TEXT_OR_IMAGE = {
     "image": _ELEMENTS["image"],
 }
 _RICH_LEAF = typed(
-    dict.fromkeys(
-        ("text", "link", "emoji", "user", "usergroup", "channel", "broadcast", "date", "color"), _anything
-    )
+    dict.fromkeys(("text", "link", "emoji", "user", "usergroup", "channel", "broadcast", "date", "color"), _anything)
 )
-_RICH_RUN = _object(
-    {"elements": array(_RICH_LEAF, 1000, minimum=0)}, {"border": _integer, "language": _string(80)}
-)
+_RICH_RUN = _object({"elements": array(_RICH_LEAF, 1000, minimum=0)}, {"border": _integer, "language": _string(80)})
 _RICH_LIST = _object(
     {
         "elements": array(typed({"rich_text_section": _RICH_RUN}), 1000),
@@ -302,9 +290,7 @@ BLOCKS: dict[str, Check] = {
         {**_PICTURE, "title": _plain(2000)},
         exactly_one=("image_url", "slack_file"),
     ),
-    "actions": _block(
-        {"elements": array(_elements("button", "overflow", "datetimepicker", *_MENUS, *_PICKERS), 25)}
-    ),
+    "actions": _block({"elements": array(_elements("button", "overflow", "datetimepicker", *_MENUS, *_PICKERS), 25)}),
     "input": _block(
         {
             "label": _plain(2000),

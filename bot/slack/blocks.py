@@ -86,10 +86,8 @@ def validate_blocks(blocks: Any, surface: Surface = "message", path: str = "/blo
     if of_type.count("table") > 1:
         problems.append(Problem(path, "only_one_table_allowed"))
     markdown = [b.get("text") for b in blocks if isinstance(b, dict) and b.get("type") == "markdown"]
-    if sum(len(text) for text in markdown if isinstance(text, str)) > MAX_MARKDOWN_CHARS:
-        problems.append(
-            Problem(path, f"all markdown blocks: must be less than {MAX_MARKDOWN_CHARS + 1} characters")
-        )
+    if len(markdown) > 1 and sum(len(text) for text in markdown if isinstance(text, str)) > MAX_MARKDOWN_CHARS:
+        problems.append(Problem(path, f"all markdown blocks: must be less than {MAX_MARKDOWN_CHARS + 1} characters"))
     return problems
 
 
@@ -98,9 +96,7 @@ def blocks_chars(blocks: Any) -> int:
     return len(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))
 
 
-def validate_message(
-    text: str | None, blocks: Any = None, attachments: Sequence[Any] | None = None
-) -> list[Problem]:
+def validate_message(text: str | None, blocks: Any = None, attachments: Sequence[Any] | None = None) -> list[Problem]:
     """Every reason for Slack to refuse this message; an empty list when there is none.
 
     `text` is what notifications and screen readers use, so it is asked for even beside blocks.
@@ -118,9 +114,7 @@ def validate_message(
             problems += validate_blocks(attachment["blocks"], path=f"/attachments/{index}/blocks")
             everything += attachment["blocks"] if isinstance(attachment["blocks"], list) else []
     if everything and blocks_chars(everything) > MAX_MESSAGE_CHARS:
-        problems.append(
-            Problem("/blocks", f"whole message: must be less than {MAX_MESSAGE_CHARS + 1} characters")
-        )
+        problems.append(Problem("/blocks", f"whole message: must be less than {MAX_MESSAGE_CHARS + 1} characters"))
     return problems
 
 

@@ -108,6 +108,8 @@ class DetectionResult:
     cleared: tuple[SeriesKey, ...] = ()
     within: frozenset[SeriesKey] = field(default_factory=frozenset)
     """Series whose newest sample is inside its bound: only these may teach the baseline."""
+    fresh: frozenset[SeriesKey] = field(default_factory=frozenset)
+    """Series that reported within ``clear_after_s``; the others are silent."""
 
 
 def bound_for(key: SeriesKey, expected: Expectation, settings: DetectionSettings) -> Bound | None:
@@ -142,6 +144,8 @@ def detect(
     anomalies: list[Anomaly] = []
     cleared: list[SeriesKey] = []
     within: set[SeriesKey] = set()
+    fresh_since = now - timedelta(seconds=settings.clear_after_s)
+    fresh = frozenset(key for key, samples in window.items() if samples and samples[-1].at >= fresh_since)
     for key, samples in window.items():
         if key.signal is Signal.TRAFFIC:
             within.add(key)
@@ -156,12 +160,13 @@ def detect(
             continue
         if key.signal in (Signal.LATENCY_P99, Signal.ERROR_RATIO) and _quiet(traffic, key.service, settings):
             continue
-        sustained = _since(samples, now - timedelta(seconds=settings.sustain_s(key.signal)))
-        if _sustained(sustained, bound, settings.sustain_s(key.signal)):
+        sustain_s = settings.sustain_s(key.signal)
+        recent = _since(samples, now - timedelta(seconds=sustain_s or settings.clear_after_s))
+        if _sustained(recent if sustain_s else recent[-1:], bound, sustain_s):
             anomalies.append(_anomaly(key, samples, expected, bound))
         elif _clear(samples, bound, now, settings):
             cleared.append(key)
-    return DetectionResult(tuple(anomalies), tuple(cleared), frozenset(within))
+    return DetectionResult(tuple(anomalies), tuple(cleared), frozenset(within), fresh)
 
 
 def _sustained(samples: Sequence[Sample], bound: Bound, sustain_s: float) -> bool:

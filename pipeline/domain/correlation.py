@@ -27,9 +27,9 @@ class Fold:
 def correlate(anomalies: Sequence[Anomaly], graph: DependencyGraph, open_incidents: Iterable[Incident]) -> list[Fold]:
     """Assigns every anomaly to one fold.
 
-    A symptom (latency, errors) belongs to the deepest service below it, over any number of hops, that is in trouble itself;
-    causes (memory, disk, certificate) stay with their own service. Open incidents take what belongs to them first, so that a
-    late symptom opens no second card.
+    A symptom (latency, errors) belongs to the deepest service below it, over any number of hops, that is in trouble
+    itself; causes (memory, disk, certificate) stay with their own service. Open incidents take what belongs to them
+    first, so that a late symptom opens no second card.
     """
     incidents = list(open_incidents)
     roots = _roots(anomalies, graph, incidents)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.domain.confidence import Confidence
 from pipeline.domain.ids import EvidenceId, ServiceName
 
+EvidenceKind = Literal["anomaly", "metric", "topology", "target"]
+
 
 class Category(StrEnum):
     """The closed list of causes that a strategy may be built on."""
@@ -29,7 +31,7 @@ class Evidence:
     """One fact, as it was read: ``query`` over ``window`` (UTC) gave ``statement``. Stored, never recomputed."""
 
     id: EvidenceId
-    kind: Literal["anomaly", "metric", "topology", "target", "runbook"]
+    kind: EvidenceKind
     statement: str
     query: str
     window_from: datetime

@@ -35,7 +35,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One attempt at a plan (or at its rollback). ``fence`` grows with every claim."""
+    """One attempt at a plan (or at its rollback). ``fence`` grows with every claim.
+
+    ``waiting_since``: when it first had to wait (for a lock, a readable target, an answer); None while it gets on.
+    """
 
     id: ExecutionId
     plan_id: PlanId
@@ -46,6 +49,7 @@ class Execution:
     target: TargetRef
     steps: tuple[Step, ...]
     started_at: datetime | None
+    waiting_since: datetime | None
     applied_at: datetime | None
     detail: str
 

@@ -78,7 +78,7 @@ EXECUTION_TRANSITIONS: Mapping[ExecutionState, frozenset[ExecutionState]] = {
     _E.CLAIMED: frozenset({_E.DISPATCHED, _E.READY, _E.FAILED, _E.APPLIED}),
     _E.DISPATCHED: frozenset({_E.DISPATCHED, _E.APPLIED, _E.FAILED, _E.UNKNOWN}),
     _E.APPLIED: frozenset({_E.VERIFIED, _E.NOT_VERIFIED, _E.INCONCLUSIVE}),
-    _E.UNKNOWN: frozenset({_E.APPLIED, _E.READY, _E.NEEDS_HUMAN}),
+    _E.UNKNOWN: frozenset({_E.UNKNOWN, _E.APPLIED, _E.READY, _E.NEEDS_HUMAN}),
     _E.VERIFIED: frozenset(),
     _E.NOT_VERIFIED: frozenset(),
     _E.INCONCLUSIVE: frozenset(),

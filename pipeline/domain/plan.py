@@ -78,8 +78,8 @@ class InstanceState:
 class TargetState:
     """A target as it was read. ``generation`` changes with every change of what is wanted of the target.
 
-    ``replicas`` is the number wanted, ``instances`` those that exist; ``replicas_1h_ago`` is None when the platform keeps
-    no such history.
+    ``replicas`` is the number wanted, ``instances`` those that exist; ``replicas_1h_ago`` is None when the platform
+    keeps no such history.
     """
 
     ref: TargetRef

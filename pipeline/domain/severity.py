@@ -39,8 +39,8 @@ class SeverityFacts:
     """Inputs, all measured or from the service catalogue.
 
     ``error_ratio``: share of the service's requests failing now (0..1). ``latency_ratio``: p99 now over the baseline's.
-    ``affected_services`` counts the service and its transitive callers out of ``known_services``. ``financial``: 0..1 from
-    the catalogue. ``kinds``: what was seen.
+    ``affected_services`` counts the service and its transitive callers out of ``known_services``. ``financial``: 0..1
+    from the catalogue. ``kinds``: what was seen.
     """
 
     kinds: tuple[AnomalyKind, ...]

@@ -23,7 +23,8 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VerificationSettings:
-    """``hold_s``: how long the metric must stay inside its bound; ``deadline_s``: when waiting ends, both from the action's end."""
+    """``hold_s``: how long the metric must stay inside its bound; ``deadline_s``: when waiting ends. Both count from
+    the action's end."""
 
     hold_s: float = 120.0
     deadline_s: float = 600.0
@@ -32,13 +33,14 @@ class VerificationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The verdict with the figures behind it, in ``unit``. ``after`` is None when nothing was measured."""
+    """The verdict with the figures behind it, in ``unit``. ``after`` is None when nothing was measured, ``expected``
+    when there is no baseline."""
 
     verdict: Verdict
     key: SeriesKey
     before: float
     after: float | None
-    expected: float
+    expected: float | None
     bound: Bound
     unit: Unit
     samples: int
@@ -56,7 +58,7 @@ def verify(
     *,
     key: SeriesKey,
     before: float,
-    expected: float,
+    expected: float | None,
     bound: Bound,
     fresh: Sequence[Sample],
     traffic: Sequence[Sample],
@@ -66,9 +68,9 @@ def verify(
 ) -> Verification:
     """Judges samples taken after ``applied_at`` (oldest first; one per time: the worst instance's).
 
-    Recovered: the samples of the last ``hold_s`` are all inside the bound, at least ``min_samples`` of them, and for request
-    signals the service had traffic. Not recovered: at the deadline the newest sample still breaches. Everything else at the
-    deadline (none, stale, NaN, no traffic) is inconclusive.
+    Recovered: the samples of the last ``hold_s`` are all inside the bound, at least ``min_samples`` of them, and for
+    request signals the service had traffic. Not recovered: at the deadline the newest sample still breaches. Everything
+    else at the deadline (none, stale, NaN, no traffic) is inconclusive.
     """
     waited_s = (now - applied_at).total_seconds()
     usable = [sample for sample in fresh if sample.at > applied_at and isfinite(sample.value)]

@@ -1,4 +1,4 @@
-"""Resource locks shared with other agents (FinOps, SecOps). Advice among agents: safety rests on the database's fence."""
+"""Resource locks shared with other agents (FinOps, SecOps): advice among them. Safety rests on the database's fence."""
 
 from __future__ import annotations
 

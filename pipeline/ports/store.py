@@ -128,7 +128,7 @@ class IncidentStore(Protocol):
         callers: Sequence[ServiceName],
         generated_baseline: bool,
     ) -> Incident | None:
-        """None when an open incident of the same cause exists."""
+        """None when an open incident of the same cause exists, or a muted one."""
         ...
 
     async def get(self, incident_id: IncidentId) -> Incident | None: ...
@@ -142,6 +142,10 @@ class IncidentStore(Protocol):
 
     async def claim(self, states: Iterable[IncidentState], *, worker: str, lease_s: float) -> Incident | None:
         """The most severe incident in ``states`` that nobody works on, leased to ``worker``."""
+        ...
+
+    async def keep(self, incident_id: IncidentId, *, worker: str, lease_s: float) -> bool:
+        """Renews the lease; False when it is somebody else's."""
         ...
 
     async def release(self, incident_id: IncidentId, *, worker: str) -> None: ...
@@ -221,7 +225,7 @@ class ExecutionStore(Protocol):
         ...
 
     async def may_call(self, execution_id: ExecutionId, fence: int) -> str:
-        """Empty when a call may go out now; else why not (fence lost, lease over, kill switch). Read before every call."""
+        """Empty when a call may go out now; else why not (fence lost, lease over, kill switch)."""
         ...
 
     async def step_dispatched(self, intent: Intent) -> bool: ...
@@ -235,7 +239,9 @@ class ExecutionStore(Protocol):
         """The intent under which the step was dispatched last."""
         ...
 
-    async def history(self, target_uid: str) -> ActionHistory: ...
+    async def history(self, target_uid: str, *, besides: PlanId | None) -> ActionHistory:
+        """What was done, leaving the executions of plan ``besides`` out."""
+        ...
 
 
 class ControlStore(Protocol):

@@ -34,15 +34,15 @@ class Target(Protocol):
         ...
 
     async def apply(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> str:
-        """One write, refused by the target if its generation is not ``intent.generation``. Returns a line on what was done.
+        """One write, refused by the target if its generation is not ``intent.generation``. Returns what was done.
 
-        Raises PreconditionFailed or PermanentError (refused, nothing changed), TemporaryError (surely not sent or refused for
-        now, nothing changed), OutcomeUnknown (sent, no answer).
+        Raises PreconditionFailed or PermanentError (refused, nothing changed), TemporaryError (surely not sent, or
+        refused for now: nothing changed), OutcomeUnknown (sent, no answer).
         """
         ...
 
     async def settled(self, ref: TargetRef, operation: RestartInstance | ScaleTo) -> bool:
-        """Whether the platform has finished carrying the operation out (all wanted replicas ready, the old one gone)."""
+        """Whether the platform has carried the operation out (all wanted replicas ready, the old one gone)."""
         ...
 
     async def find(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding:

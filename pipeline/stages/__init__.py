@@ -1,0 +1,1 @@
+"""One file a stage, each gather (ports) → decide (pure) → record (one transaction)."""

@@ -21,9 +21,7 @@ class SlackError(Exception):
 def with_reasons(code: str, problems: Iterable[Problem]) -> SlackError:
     """An error that lists its reasons the way Slack does: in `errors` and in `response_metadata.messages`."""
     reasons = [str(problem) for problem in problems]
-    return SlackError(
-        code, errors=reasons, response_metadata={"messages": [f"[ERROR] {reason}" for reason in reasons]}
-    )
+    return SlackError(code, errors=reasons, response_metadata={"messages": [f"[ERROR] {reason}" for reason in reasons]})
 
 
 def missing(*fields: str) -> SlackError:

@@ -29,9 +29,7 @@ class _File:
 class Files:
     """Files by id. A completed file is ready `processing_s` later; until then its mimetype is empty."""
 
-    def __init__(
-        self, journal: Journal, changes: Changes, data_dir: Path | None, processing_s: float
-    ) -> None:
+    def __init__(self, journal: Journal, changes: Changes, data_dir: Path | None, processing_s: float) -> None:
         self._journal = journal
         self._changes = changes
         self._folder = None if data_dir is None else data_dir / "files"

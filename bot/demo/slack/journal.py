@@ -17,7 +17,7 @@ class Journal:
             data_dir.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(data_dir / "slack.sqlite3", isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
-            # What was written survives the death of this process; only a power cut may cost the last messages.
+            # What was written survives the death of this process; a power cut may cost the last messages.
             self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS documents (kind TEXT, key TEXT, body TEXT, PRIMARY KEY (kind, key))"
@@ -25,7 +25,7 @@ class Journal:
 
     def put(self, kind: str, key: str, body: Any) -> None:
         self._db.execute(
-            "INSERT INTO documents VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body",
+            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
             (kind, key, json.dumps(body)),
         )
 
@@ -34,9 +34,7 @@ class Journal:
 
     def all(self, kind: str) -> Iterator[tuple[str, Any]]:
         """(key, body) of every document of that kind, by key."""
-        rows = self._db.execute(
-            "SELECT key, body FROM documents WHERE kind = ? ORDER BY key", (kind,)
-        ).fetchall()
+        rows = self._db.execute("SELECT key, body FROM documents WHERE kind = ? ORDER BY key", (kind,)).fetchall()
         for key, body in rows:
             yield key, json.loads(body)
 

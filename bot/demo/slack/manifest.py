@@ -30,15 +30,13 @@ class AppManifest:
 
 DEFAULT_MANIFEST = AppManifest(
     commands=(
-        CommandSpec(
-            "/sre", "status | incidents | approvals | kill | phase | help", "Ask sre-bot or steer it"
-        ),
+        CommandSpec("/sre", "status | incidents | approvals | kill | phase | help", "Ask sre-bot or steer it"),
         CommandSpec("/sre-kill", "[service|all] <reason>", "Stop every automatic action now"),
         CommandSpec("/sre-phase", "", "Phase and graduation criteria"),
     ),
     scopes=frozenset(
-        "chat:write commands app_mentions:read im:history channels:history groups:history users:read "
-        "usergroups:read files:write files:read".split()
+        {"chat:write", "commands", "app_mentions:read", "im:history", "channels:history", "groups:history"}
+        | {"users:read", "usergroups:read", "files:write", "files:read"}
     ),
     events=frozenset({"app_mention", "message.channels", "message.groups", "app_home_opened"}),
 )
@@ -81,12 +79,10 @@ class _File(_Loose):
 
 
 def read_manifest(path: Path) -> AppManifest:
-    """Read a manifest in Slack's own YAML format. Raises OSError, yaml.YAMLError, pydantic.ValidationError."""
+    """Read a manifest in Slack's YAML format. Raises OSError, yaml.YAMLError or pydantic.ValidationError."""
     file = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     return AppManifest(
-        commands=tuple(
-            CommandSpec(c.command, c.usage_hint, c.description) for c in file.features.slash_commands
-        ),
+        commands=tuple(CommandSpec(c.command, c.usage_hint, c.description) for c in file.features.slash_commands),
         scopes=frozenset(file.oauth_config.scopes.bot),
         events=frozenset(file.settings.event_subscriptions.bot_events),
     )

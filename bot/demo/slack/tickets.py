@@ -1,4 +1,4 @@
-"""Short-lived rights handed to the bot: trigger ids (open one modal) and response URLs (answer a few times)."""
+"""Short-lived rights of the bot: trigger ids (open one modal) and response URLs (answer a few times)."""
 
 import secrets
 import time

@@ -31,7 +31,8 @@ def _options(element: dict[str, Any]) -> list[dict[str, Any]]:
     return [*element.get("options", ()), *(option for group in groups for option in group["options"])]
 
 
-def _initial(element: dict[str, Any]) -> Any:
+def initial_value(element: dict[str, Any]) -> Any:
+    """What a field holds before anybody touches it: a text, an option's value, a list of them, or None."""
     kind = element["type"]
     if kind in ("checkboxes", "multi_static_select"):
         return [option["value"] for option in element.get("initial_options", ())]
@@ -76,25 +77,29 @@ def _complaint(element: dict[str, Any], value: Any) -> str | None:
     return None
 
 
-def state_values(
-    view: dict[str, Any], given: dict[str, dict[str, Any]]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """(`state.values`, complaint by block id) of a view for what was entered; untouched fields keep their start."""
+def state_values(view: dict[str, Any], entered: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """(`state.values`, complaint by block id) for what stands in the fields; one that is not named is empty."""
     values: dict[str, Any] = {}
     complaints: dict[str, str] = {}
     for block in view["blocks"]:
         if block["type"] != "input":
             continue
         block_id, element = block["block_id"], block["element"]
-        action_id = element["action_id"]
-        entered = given.get(block_id, {}).get(action_id, _initial(element))
+        value = entered.get(block_id, {}).get(element["action_id"])
         try:
-            values[block_id] = {action_id: typed_value(element, entered)}
+            values[block_id] = {element["action_id"]: typed_value(element, value)}
         except ValueError as error:
             complaints[block_id] = str(error)
             continue
-        if entered in (None, "", []) and not block.get("optional", False):
-            complaints[block_id] = REQUIRED
-        elif (complaint := _complaint(element, entered)) is not None:
+        if value in (None, "", []):
+            if not block.get("optional", False):
+                complaints[block_id] = REQUIRED
+        elif (complaint := _complaint(element, value)) is not None:
             complaints[block_id] = complaint
     return values, complaints
+
+
+def initial_values(view: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What stands in the fields of a view when it opens, by block id and action id."""
+    inputs = [(b["block_id"], b["element"]) for b in view["blocks"] if b["type"] == "input"]
+    return {block_id: {element["action_id"]: initial_value(element)} for block_id, element in inputs}

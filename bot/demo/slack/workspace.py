@@ -131,9 +131,7 @@ def _mentions(text: str) -> str:
     names = {user.name: user.id for user in USERS.values()} | {u.real_name: u.id for u in USERS.values()}
     names["sre"] = BOT_USER_ID
     for name in sorted(names, key=len, reverse=True):
-        text = re.sub(
-            rf"(?<![\w@])@{re.escape(name)}(?![\w-])", f"<@{names[name]}>", text, flags=re.IGNORECASE
-        )
+        text = re.sub(rf"(?<![\w@])@{re.escape(name)}(?![\w-])", f"<@{names[name]}>", text, flags=re.IGNORECASE)
     for channel in CHANNELS.values():
         text = re.sub(rf"(?<![\w#])#{channel.name}(?![\w-])", f"<#{channel.id}|{channel.name}>", text)
     return text
@@ -142,7 +140,7 @@ def _mentions(text: str) -> str:
 def typed_text(text: str) -> str:
     """What Slack stores for text a person typed: escaped, with names as <@U…>, channels as <#C…> and <links>.
 
-    `@sre-bot`, `@sre` and people's names or handles become mentions, as picking them from the client's list does.
+    `@sre-bot`, `@sre` and people's names or handles become mentions, as picked from the client's list.
     """
     parts: list[str] = []
     end = 0

@@ -1,4 +1,4 @@
-"""What can go wrong inside one instance: a memory leak, and a burst of verbose logging. Both are state of the process."""
+"""What can go wrong inside one instance: a memory leak, a burst of verbose logging; both end with the process."""
 
 import asyncio
 import mmap
@@ -8,8 +8,8 @@ from bot.demo.world.log_volume import LogVolume, verbose_lines
 from bot.demo.world.process_guard import resident_bytes
 from bot.demo.world.spec import MEMORY_LIMIT_BYTES, MIB
 
-_LEAK_STEP_BYTES = 3 * MIB // 2
-_LEAK_EVERY_S = 0.25  # 6 MiB/s: from 40 MiB to 85 % of 160 MiB in about 16 s
+_LEAK_STEP_BYTES = 2 * MIB
+_LEAK_EVERY_S = 0.25  # 8 MiB/s: from 40 MiB to 85 % of 160 MiB in about 12 s
 _LEAK_LEVEL_RATIO = 0.95
 _BURST_STEP_BYTES = MIB
 _BURST_EVERY_S = 0.125  # 8 MiB/s: 64 MiB are full in 8 s

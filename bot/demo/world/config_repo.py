@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-from pathlib import Path
 
 from bot.demo.world.spec import SPECS, WorldPaths
 

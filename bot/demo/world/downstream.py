@@ -14,9 +14,7 @@ SERVER_TIMING = "Server-Timing"  # W3C header; the served side tells its own dur
 class Downstream:
     """The service behind this one, at `route`."""
 
-    def __init__(
-        self, route: str, targets: TargetsView, config: ConfigFile, metrics: InstanceMetrics
-    ) -> None:
+    def __init__(self, route: str, targets: TargetsView, config: ConfigFile, metrics: InstanceMetrics) -> None:
         self._route = route
         self._targets = targets
         self._config = config
@@ -47,5 +45,5 @@ class Downstream:
                 continue  # nothing was sent, so the next instance may have it: this one is just gone
             if (header := response.headers.get(SERVER_TIMING)) is not None:
                 self._metrics.edge_seconds.observe(float(header.partition("dur=")[2]) / 1000)
-            return response.status < 500
+            return response.status == 200
         return False

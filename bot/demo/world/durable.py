@@ -5,7 +5,15 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, flush it to the disk and rename it into place."""
+    """Write `content` beside `path` and rename it into place: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def replace_file_durably(path: Path, content: bytes) -> None:
+    """As `replace_file`, and on the disk when it returns, so that a crash of the machine keeps it too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("wb") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from bot.demo.world.durable import replace_file, sync_directory
+from bot.demo.world.durable import replace_file_durably, sync_directory
 from bot.demo.world.messages import ChangeKind, JournalEntry
 from bot.demo.world.spec import SPECS
 
@@ -132,5 +132,5 @@ def _service_uids(path: Path) -> dict[str, str]:
         except (ValueError, KeyError) as error:
             raise JournalError(f"{path} is damaged: {error!r}") from error
     uids = {name: str(uuid.uuid4()) for name in SPECS}
-    replace_file(path, json.dumps(uids, indent=1).encode())
+    replace_file_durably(path, json.dumps(uids, indent=1).encode())
     return uids

@@ -3,8 +3,15 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client import disable_created_metrics as _disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -32,12 +39,12 @@ class InstanceMetrics:
         certificate: Path | None,
         not_after: Callable[[Path], float] | None,
     ) -> None:
-        _disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves this one bare
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        Gauge(
-            "container_spec_memory_limit_bytes", "Memory limit of the instance.", registry=self._registry
-        ).set(MEMORY_LIMIT_BYTES)
+        Gauge("container_spec_memory_limit_bytes", "Memory limit of the instance.", registry=self._registry).set(
+            MEMORY_LIMIT_BYTES
+        )
         self._durations = Histogram(
             "http_server_request_duration_seconds",
             "Duration of served requests.",

@@ -60,14 +60,13 @@ class TargetsView:
             return
         self._seen = seen
         self._addresses = tuple(
-            address
-            for group in groups
-            if group["labels"]["service"] == self._service
-            for address in group["targets"]
+            address for group in groups if group["labels"]["service"] == self._service for address in group["targets"]
         )
 
     def in_turn(self) -> tuple[str, ...]:
         """All addresses "host:port", beginning with the one whose turn it is (round robin)."""
+        if not self._addresses:
+            self.refresh()  # at the start of the world nobody may wait for the next regular look
         if not self._addresses:
             return ()
         start = self._turn % len(self._addresses)

@@ -1,0 +1,1 @@
+"""The durable store on PostgreSQL (asyncpg). One class per store of ``pipeline.ports.store``."""

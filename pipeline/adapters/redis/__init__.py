@@ -1,0 +1,1 @@
+"""Redis: events on Streams, resource locks with a fence."""

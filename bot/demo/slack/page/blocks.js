@@ -5,6 +5,7 @@ import { renderElement } from "./elements.js";
 import { lightbox } from "./layer.js";
 import { textObject } from "./mrkdwn.js";
 import { markdown, richText } from "./richtext.js";
+import { dataTable, plan, taskCard } from "./tasks.js";
 
 function imageUrl(block) {
   return safeUrl(block.image_url ?? block.slack_file?.url ?? block.url ?? block.slack_file?.url_private);
@@ -75,22 +76,40 @@ function renderBlock(block, ctx) {
       return h("div", { class: "block text" }, richText(block, ctx));
     case "markdown":
       return h("div", { class: "block text" }, markdown(block.text ?? "", ctx));
+    case "table":
+      return h("div", { class: "block text" }, dataTable(block, ctx));
+    case "task_card":
+      return h("div", { class: "block" }, taskCard(block, ctx));
+    case "plan":
+      return h("div", { class: "block" }, plan(block, ctx));
     default:
       return h("div", { class: "block unsupported" }, `This page cannot show the block “${block.type}”.`);
   }
 }
 
-/** Paint blocks into container, keeping the nodes of blocks that did not change (images do not flicker, text stays typed). */
+const live = new WeakMap();
+
+/**
+ * Paint blocks into container, keeping the nodes of blocks that did not change (images do not flicker, a click is not lost).
+ * A bot gives each update new block ids; outside input blocks that alone is no change, and the kept node takes the new id.
+ */
 export function paintBlocks(container, blocks, ctx) {
   patch(container, blocks, {
     key: (block, index) => `${index}:${block.type}`,
-    signature: (block) => JSON.stringify(block),
+    signature: ({ block_id: id, ...said }) => JSON.stringify(said.type === "input" ? [id, said] : said),
     build: (block) => {
-      const node = renderBlock(block, ctx);
-      if (block.block_id) node.setAttribute("data-block-id", block.block_id);
+      const own = { ...block };
+      const node = renderBlock(own, ctx);
+      live.set(node, own);
       return node;
     },
   });
+  for (const [index, block] of blocks.entries()) {
+    const node = container.children[index];
+    if (!block.block_id) continue;
+    live.get(node).block_id = block.block_id;
+    for (const each of [node, ...node.querySelectorAll("[data-action-id]")]) each.setAttribute("data-block-id", block.block_id);
+  }
 }
 
 function fileCard(file, url) {
@@ -100,11 +119,13 @@ function fileCard(file, url) {
     h("span", { class: "file__text" }, h("strong", null, file.title || file.name || "File"), h("span", null, `${file.pretty_type ?? file.filetype?.toUpperCase() ?? "File"}${size}`)));
 }
 
+const PICTURE_NAME = /\.(png|jpe?g|gif|webp|svg)$/i; // the type is empty while Slack still looks at an upload
+
 /** Files shared with a message: pictures shown as such, the rest as cards. */
 export function renderFile(file) {
   const url = safeUrl(file.url ?? `/files/${encodeURIComponent(file.id)}/${encodeURIComponent(file.name ?? "file")}`);
   const title = file.title || file.name || "";
-  return (file.mimetype ?? "").startsWith("image/") ? figure(url, file.alt_txt ?? title, title) : fileCard(file, url);
+  return ((file.mimetype ?? "").startsWith("image/") || PICTURE_NAME.test(file.name ?? "")) ? figure(url, file.alt_txt ?? title, title) : fileCard(file, url);
 }
 
 /** What a message or attachment says: its blocks, or its text when there are none. */

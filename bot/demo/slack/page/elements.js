@@ -1,21 +1,32 @@
 // Block elements a person can use: buttons, menus, inputs. Each works in messages, in the Home tab and in modals.
 //
-// ctx: {me, user(id), channel(id), people, act(payload) → {ok, error}, warn(text|null), form?}; form holds what is typed
+// ctx: {me, user(id), channel(id), people, channels, act(payload) → {ok, error}, warn(text|null), form?}; form holds what is typed
 // into a view: get(blockId, actionId), set(blockId, actionId, value). Messages have no form.
 
 import { h, icon, safeUrl } from "./dom.js";
 import { confirmDialog, showMenu } from "./layer.js";
 import { textObject } from "./mrkdwn.js";
+import { permalink } from "./route.js";
 
-/** Ask for confirmation when the element wants it, send the action, show it as busy, and say so when it fails. */
-async function run(element, block, extra, node, ctx) {
-  if (element.confirm && !(await confirmDialog(element.confirm, ctx))) return false;
+/**
+ * Ask for confirmation when the element wants it, send the action, show it as busy, and say so when it fails.
+ * value: a button's value, an option's value, a list of them, or typed text.
+ */
+async function run(element, block, value, node, ctx) {
+  if (element.confirm && !(await confirmDialog(element.confirm, ctx))) return;
   node.setAttribute("aria-busy", "true");
   ctx.warn(null);
-  const answer = await ctx.act({ block_id: block.block_id, action_id: element.action_id, type: element.type, ...extra });
+  const answer = await ctx.act({ block_id: block.block_id, action_id: element.action_id, value });
   node.removeAttribute("aria-busy");
   if (!answer.ok) ctx.warn(answer.error ?? "That did not work.");
-  return answer.ok;
+}
+
+/** Buttons and overflow options may carry a link besides their action. */
+function follow(url) {
+  const href = safeUrl(url);
+  const here = href && permalink(href);
+  if (here) location.hash = here;
+  else if (href) window.open(href, "_blank", "noopener");
 }
 
 function hooks(element, block) {
@@ -30,9 +41,8 @@ function button(element, block, ctx) {
     on: {
       click: () => {
         if (node.getAttribute("aria-busy")) return;
-        const url = safeUrl(element.url);
-        if (url) window.open(url, "_blank", "noopener");
-        run(element, block, { value: element.value }, node, ctx);
+        follow(element.url);
+        run(element, block, element.value, node, ctx);
       },
     },
   }, h("span", { class: "btn__label" }, textObject(element.text, ctx)), h("span", { class: "btn__busy", "aria-hidden": "true" }));
@@ -42,7 +52,7 @@ function button(element, block, ctx) {
 function overflow(element, block, ctx) {
   const node = h("button", {
     type: "button", class: "btn btn--overflow", "aria-label": "More actions", "aria-haspopup": "listbox", "aria-expanded": "false", ...hooks(element, block),
-    on: { click: () => showMenu(node, element.options ?? [], (option) => run(element, block, { selected_option: option }, node, ctx), { ctx, label: "More actions" }) },
+    on: { click: () => showMenu(node, element.options ?? [], (option) => { follow(option.url); run(element, block, option.value, node, ctx); }, { ctx, label: "More actions" }) },
   }, icon("dots"));
   return node;
 }
@@ -51,22 +61,26 @@ function optionsOf(element) {
   return element.options ?? (element.option_groups ?? []).flatMap((group) => group.options);
 }
 
-/** What was chosen already: from the form if the person touched it, else the element's initial value. */
-function current(element, block, ctx, initial) {
-  const typed = ctx.form?.get(block.block_id, element.action_id);
-  if (typed !== undefined) return typed;
-  if (initial !== undefined && initial !== null) ctx.form?.set(block.block_id, element.action_id, initial);
-  return initial;
+/** The value an element starts with, as a submit sends it: text, an option's value, or a list of them. */
+export function initialValue(element) {
+  if (element.initial_options) return element.initial_options.map((option) => option.value);
+  const plain = ["initial_value", "initial_user", "initial_users", "initial_channel", "initial_conversation", "initial_date", "initial_time", "initial_date_time"];
+  return element.initial_option?.value ?? plain.map((key) => element[key]).find((value) => value !== undefined) ?? null;
+}
+
+/** What the control shows: what the person chose, else what the bot set. */
+function current(element, block, ctx) {
+  return ctx.form?.get(block.block_id, element.action_id) ?? initialValue(element);
 }
 
 /** Keep a value in the form, and tell the bot at once outside input blocks (or where the block asks for it). */
-function choose(element, block, value, extra, node, ctx) {
+function choose(element, block, value, node, ctx) {
   ctx.form?.set(block.block_id, element.action_id, value);
-  if (block.type !== "input" || block.dispatch_action) run(element, block, extra, node, ctx);
+  if (block.type !== "input" || block.dispatch_action) run(element, block, value, node, ctx);
 }
 
 function select(element, block, ctx, options) {
-  let chosen = current(element, block, ctx, element.initial_option?.value ?? element.initial_user ?? null);
+  let chosen = current(element, block, ctx);
   const shown = h("span", { class: "select__text" });
   const paint = () => {
     const option = options.find((each) => each.value === chosen);
@@ -79,8 +93,7 @@ function select(element, block, ctx, options) {
       click: () => showMenu(node, options, (option) => {
         chosen = option.value;
         paint();
-        const extra = element.type === "users_select" ? { selected_user: option.value } : { selected_option: option };
-        choose(element, block, chosen, extra, node, ctx);
+        choose(element, block, chosen, node, ctx);
       }, { ctx, selected: chosen, search: true, label: element.placeholder?.text ?? "Options" }),
     },
   }, shown, icon("chevron"));
@@ -89,21 +102,19 @@ function select(element, block, ctx, options) {
 }
 
 /** Radio buttons, and checkboxes (also standing in for multi-selects): one native control an option. */
-function group(element, block, ctx) {
+function group(element, block, ctx, options) {
   const many = element.type !== "radio_buttons";
-  const initial = many ? (element.initial_options ?? []).map((option) => option.value) : (element.initial_option?.value ?? null);
-  let chosen = current(element, block, ctx, initial) ?? initial;
+  let chosen = current(element, block, ctx) ?? (many ? [] : null);
   const name = `${block.block_id}-${element.action_id}`;
   const node = h("div", { class: "choices", role: many ? "group" : "radiogroup", ...hooks(element, block) });
-  for (const option of optionsOf(element)) {
+  for (const option of options) {
     const control = h("input", {
       type: many ? "checkbox" : "radio", name, value: option.value, "data-value": option.value,
       on: {
         change: () => {
           if (!many) chosen = option.value;
           else chosen = control.checked ? [...chosen, option.value] : chosen.filter((value) => value !== option.value);
-          const extra = many ? { selected_options: optionsOf(element).filter((each) => chosen.includes(each.value)) } : { selected_option: option };
-          choose(element, block, chosen, extra, node, ctx);
+          choose(element, block, chosen, node, ctx);
         },
       },
     });
@@ -114,30 +125,30 @@ function group(element, block, ctx) {
   return node;
 }
 
-const FIELD_TYPES = { number_input: "number", datepicker: "date", timepicker: "time", email_text_input: "email", url_text_input: "url" };
+const FIELD_TYPES = { number_input: "number", datepicker: "date", timepicker: "time", datetimepicker: "datetime-local", email_text_input: "email", url_text_input: "url" };
 
 function field(element, block, ctx) {
-  const initial = element.initial_value ?? element.initial_date ?? element.initial_time;
-  const store = () => ctx.form?.set(block.block_id, element.action_id, node.value);
+  const epoch = element.type === "datetimepicker"; // whole seconds since 1970, shown in the reader's own time
+  const read = () => (epoch && node.value ? Math.floor(new Date(node.value).getTime() / 1000) : node.value);
+  const store = () => ctx.form?.set(block.block_id, element.action_id, read());
   const node = h(element.multiline ? "textarea" : "input", {
     class: "field", type: element.multiline ? null : (FIELD_TYPES[element.type] ?? "text"), rows: element.multiline ? 4 : null,
     placeholder: element.placeholder?.text, maxlength: element.max_length, autofocus: element.focus_on_load, ...hooks(element, block),
     on: {
       input: store,
       change: () => {
-        if (!["datepicker", "timepicker"].includes(element.type)) return;
-        const extra = element.type === "datepicker" ? { selected_date: node.value } : { selected_time: node.value };
-        choose(element, block, node.value, extra, node, ctx);
+        if (["datepicker", "timepicker", "datetimepicker"].includes(element.type)) choose(element, block, read(), node, ctx);
       },
       keydown: (event) => {
         if (event.key !== "Enter" || element.multiline || event.isComposing) return;
         event.preventDefault();
-        if (block.dispatch_action) run(element, block, { value: node.value }, node, ctx);
+        if (block.dispatch_action) run(element, block, node.value, node, ctx);
         else node.closest("dialog")?.querySelector("[data-testid=modal-submit]")?.click();
       },
     },
   });
-  node.value = current(element, block, ctx, initial) ?? "";
+  const shown = current(element, block, ctx) ?? "";
+  node.value = epoch && shown !== "" ? new Date((shown - new Date().getTimezoneOffset() * 60) * 1000).toISOString().slice(0, 16) : shown;
   return node;
 }
 
@@ -147,15 +158,15 @@ function feedback(element, block, ctx) {
     if (!choice) continue;
     node.append(h("button", {
       type: "button", class: "btn btn--small", "data-value": choice.value, "aria-label": choice.accessibility_label,
-      on: { click: () => run(element, block, { value: choice.value }, node, ctx) },
+      on: { click: () => run(element, block, choice.value, node, ctx) },
     }, textObject({ type: "plain_text", text: `${sign} ${choice.text?.text ?? ""}` }, ctx)));
   }
   return node;
 }
 
-function people(ctx) {
-  return ctx.people.map((user) => ({ value: user.id, text: { type: "plain_text", text: user.real_name } }));
-}
+const option = (value, text) => ({ value, text: { type: "plain_text", text } });
+const people = (ctx) => ctx.people.map((user) => option(user.id, user.real_name));
+const channels = (ctx) => ctx.channels.map((channel) => option(channel.id, `#${channel.name}`));
 
 /** One element of an actions, section, context or input block as a node. */
 export function renderElement(element, block, ctx) {
@@ -168,16 +179,24 @@ export function renderElement(element, block, ctx) {
       return select(element, block, ctx, optionsOf(element));
     case "users_select":
       return select(element, block, ctx, people(ctx));
+    case "channels_select":
+    case "conversations_select":
+      return select(element, block, ctx, channels(ctx));
     case "radio_buttons":
     case "checkboxes":
     case "multi_static_select":
-      return group(element, block, ctx);
+      return group(element, block, ctx, optionsOf(element));
+    case "multi_users_select":
+      return group(element, block, ctx, people(ctx));
+    case "icon_button":
+      return button(element, block, ctx);
     case "feedback_buttons":
       return feedback(element, block, ctx);
     case "plain_text_input":
     case "number_input":
     case "datepicker":
     case "timepicker":
+    case "datetimepicker":
     case "email_text_input":
     case "url_text_input":
       return field(element, block, ctx);

@@ -10,9 +10,11 @@ export function dateOf(ts) {
   return new Date(Number(ts) * 1000);
 }
 
-function stamp(message) {
+/** The time of a message; short leaves AM and PM out, for the narrow gutter. */
+function stamp(message, short = false) {
   const date = dateOf(message.ts);
-  return h("time", { class: "message__time", datetime: date.toISOString(), title: date.toLocaleString() }, clock(date));
+  const said = short ? clock(date).replace(/[^\d:.]+$/, "") : clock(date);
+  return h("time", { class: "message__time", datetime: date.toISOString(), title: date.toLocaleString() }, said);
 }
 
 /** Messages with what the list needs to know: whether it continues the one above, and the day dividers between. */
@@ -75,7 +77,7 @@ function buildMessage({ message, compact }, old, ctx) {
   node.classList.toggle("message--compact", compact);
   node.classList.toggle("message--ephemeral", Boolean(message.ephemeral));
   node.setAttribute("aria-label", `${user?.real_name ?? "unknown"}, ${clock(dateOf(message.ts))}`);
-  at("gutter").replaceChildren(compact ? stamp(message) : avatar(user));
+  at("gutter").replaceChildren(compact ? stamp(message, true) : avatar(user));
   at("head").replaceChildren(...(compact ? [] : [byline(message, user)]));
   at("private").replaceChildren(...(message.ephemeral ? [icon("eye"), "Only visible to you", ...(ctx.dismiss
     ? [h("button", { type: "button", class: "linkbutton", on: { click: () => ctx.dismiss(message) } }, "Dismiss message")] : [])] : []));

@@ -2,6 +2,7 @@
 
 import { h, safeUrl } from "./dom.js";
 import { emojiOf, expandCodes, withEmoji } from "./emoji.js";
+import { permalink } from "./route.js";
 
 const MARKS = { "*": "strong", _: "em", "~": "s" };
 const WORD = /[\p{L}\p{N}_]/u;
@@ -53,8 +54,11 @@ export function mention(userId, ctx, label) {
   return h("span", { class: mine ? "mention mention--me" : "mention", "data-user-id": userId }, `@${user?.real_name ?? label ?? userId}`);
 }
 
+/** A link where url is an absolute http(s) address, else its label as plain text. */
 export function link(url, label) {
-  const href = safeUrl(url);
+  const href = /^https?:\/\//i.test(url) ? safeUrl(url) : null;
+  const here = href && permalink(href);
+  if (here) return h("a", { href: here }, label);
   return href ? h("a", { href, target: "_blank", rel: "noopener noreferrer" }, label) : h("span", null, label);
 }
 
@@ -77,6 +81,7 @@ function entity(body, ctx) {
   }
   if (head.startsWith("!subteam^")) return h("span", { class: "mention" }, label ?? `@${head.slice(9)}`);
   if (head.startsWith("!")) return h("span", { class: "mention mention--me" }, label ?? `@${head.slice(1)}`);
+  if (!/^[a-z][a-z0-9+.-]*:/i.test(head)) return h("span", null, `<${decode(body)}>`); // markup that is none of Slack's
   return link(decode(head), label === null ? decode(head).replace(/^mailto:/, "") : h("span", null, ...withEmoji(expandCodes(label))));
 }
 
@@ -206,10 +211,4 @@ export function textObject(object, ctx) {
   if (!object) return [];
   if (object.type === "mrkdwn") return mrkdwn(object.text ?? "", ctx);
   return withEmoji(object.emoji === false ? (object.text ?? "") : expandCodes(object.text ?? ""));
-}
-
-/** The first line of a message as bare text, for titles and previews. */
-export function plainPreview(text, ctx) {
-  const holder = h("div", null, mrkdwn(text ?? "", ctx));
-  return (holder.textContent ?? "").split("\n")[0];
 }

@@ -1,0 +1,61 @@
+"""Phrases about parts of a case that the card, the thread and the lists share. All of them are safe mrkdwn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from math import isfinite
+
+from bot.slack.text import inline, one_line
+from pipeline.domain.diagnosis import Claim, Diagnosis
+from pipeline.domain.incident import Case
+from pipeline.domain.plan import ManualAction, Plan, RestartAction, is_reversible
+from pipeline.domain.telemetry import format_value
+
+
+def started_at(case: Case) -> datetime:
+    """When the first of its anomalies began."""
+    return min((item.anomaly.started_at for item in case.anomalies), default=case.incident.opened_at)
+
+
+def trend_in_words(case: Case) -> str:
+    """What the chart shows, for a screen reader; plain text."""
+    if not case.anomalies:
+        return "no metric"
+    lead = case.lead
+    unit = lead.key.unit
+    words = [f"{lead.key.describe()} {format_value(lead.value, unit)}"]
+    if isfinite(lead.expected):
+        words.append(f"usually {format_value(lead.expected, unit)}")
+    side = "above" if lead.bound.breach_above else "below"
+    words.append(f"{side} its bound of {format_value(lead.bound.threshold, unit)} since {lead.started_at:%H:%M} UTC")
+    if case.verification is not None:
+        words.append(f"after the action: {case.verification.sentence()}")
+    return one_line(", ".join(words))
+
+
+def evidence_refs(claims: Iterable[Claim]) -> str:
+    """``[E1][E3]`` of these claims, each once, in order."""
+    cited = dict.fromkeys(evidence_id for claim in claims for evidence_id in claim.evidence)
+    return "".join(f"[{inline(evidence_id, 12)}]" for evidence_id in cited)
+
+
+def source_name(diagnosis: Diagnosis) -> str:
+    """``rule engine`` or the model's name."""
+    return "rule engine" if diagnosis.source == "rules" else inline(diagnosis.source, 60)
+
+
+def reversibility(plan: Plan) -> str:
+    return "can be undone" if is_reversible(plan.action) else "cannot be undone"
+
+
+def command_by_hand(plan: Plan) -> str | None:
+    """What a person would type to do the same, where the platform has a command for it; unescaped."""
+    if isinstance(plan.action, ManualAction):
+        return plan.action.command
+    if plan.target is None or plan.target.platform != "kubernetes":
+        return None
+    kubectl = f"kubectl --namespace {plan.target.namespace}"
+    if isinstance(plan.action, RestartAction):
+        return "\n".join(f"{kubectl} delete pod {instance.name}" for instance in plan.action.instances)
+    return f"{kubectl} scale deployment/{plan.target.name} --replicas={plan.action.to_replicas}"

@@ -1,0 +1,159 @@
+"""Writes what becomes of an execution. Every write names the fence; with an old one nothing is written."""
+
+from __future__ import annotations
+
+from pipeline.domain.execution import Execution, Intent, Step
+from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
+from pipeline.domain.plan import RestartInstance, ScaleTo
+from pipeline.domain.trace import TraceEntry, TraceKind
+from pipeline.ports.clock import Clock
+from pipeline.ports.store import Store, UnitOfWork
+from pipeline.stages.advance import advance, line, record
+
+PATIENCE_S = 45.0
+"""How long an approved execution may wait for a readable target or a free lock before it is given up, unchanged."""
+RETRY_S = 3.0
+TAKEN_OVER = "another worker took this execution over"
+
+
+class Ledger:
+    """The durable record of executions, for the runner and the recovery alike."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def dispatched(self, execution: Execution, step: Step, intent: Intent) -> str:
+        """Commits the intent of one call. Empty when the call may go out now, else why not."""
+        async with self._store.begin() as uow:
+            refusal = await uow.executions.may_call(execution.id, execution.fence)
+            if refusal:
+                return refusal
+            if not await uow.executions.move(execution.id, execution.fence, ExecutionState.DISPATCHED):
+                return TAKEN_OVER
+            if not await uow.executions.step_dispatched(intent):
+                raise RuntimeError(f"step {step.number} of execution {execution.id} is not pending")
+            await self._note(
+                uow,
+                execution,
+                f"step {step.number} of {len(execution.steps)} dispatched: {describe(step.operation)}",
+                step=step.number,
+                fence=intent.fence,
+                generation=intent.generation,
+                operation=step.operation.model_dump_json(),
+            )
+        return ""
+
+    async def step_applied(self, execution: Execution, step: Step, detail: str) -> bool:
+        """The target shows the step. False when the fence is lost."""
+        said = f"{describe(step.operation)}: {detail}"
+        async with self._store.begin() as uow:
+            if not await uow.executions.step_applied(execution.id, execution.fence, step.number, detail):
+                return False
+            await record(
+                uow,
+                execution.incident_id,
+                entries=[TraceEntry(TraceKind.EXECUTION, f"step {step.number} applied: {said}", {"step": step.number})],
+                notices=[line(f"⚙️ {said}")],
+            )
+        return True
+
+    async def step_not_applied(self, execution: Execution, step: Step, detail: str) -> None:
+        """Proven: the target refused or never got it. The step may be tried again."""
+        async with self._store.begin() as uow:
+            await uow.executions.step_pending(execution.id, execution.fence, step.number, detail)
+            await self._note(uow, execution, f"step {step.number} not applied: {detail}", step=step.number)
+
+    async def step_refused(self, execution: Execution, step: Step, detail: str) -> None:
+        """The target will never take it; the execution ends here."""
+        async with self._store.begin() as uow:
+            await uow.executions.step_failed(execution.id, execution.fence, step.number, detail)
+        await self.failed(execution, f"step {step.number} refused by the target: {detail}", blocked=False)
+
+    async def done(self, execution: Execution) -> None:
+        """All steps stand: on to verification, or to a person after a rollback."""
+        async with self._store.begin() as uow:
+            if not await uow.executions.move(execution.id, execution.fence, ExecutionState.APPLIED):
+                return
+            incident = await uow.incidents.get(execution.incident_id)
+            if incident is None or incident.state is not IncidentState.MITIGATING:
+                return
+            entry = TraceEntry(TraceKind.EXECUTION, f"{execution.kind} carried out", {"execution": execution.id})
+            if execution.kind == "apply":
+                await advance(uow, incident, IncidentState.VERIFYING, entries=[entry])
+                return
+            outcome = "not recovered; rolled back to what stood before, a person has to look"
+            await advance(
+                uow, incident, IncidentState.ESCALATED, outcome=outcome, entries=[entry], notices=[line(f"↩️ {outcome}")]
+            )
+
+    async def failed(self, execution: Execution, reason: str, *, blocked: bool) -> None:
+        """Ends the execution where it stands, says how much was changed, and calls a person."""
+        await self._end(execution, ExecutionState.FAILED, reason, blocked=blocked)
+
+    async def needs_human(self, execution: Execution, reason: str) -> None:
+        """Nobody can tell what happened at the target: a person decides."""
+        await self._end(execution, ExecutionState.NEEDS_HUMAN, reason, blocked=False)
+
+    async def unknown(self, execution: Execution, reason: str) -> None:
+        """A call went out and its answer was lost; recovery looks the target up."""
+        async with self._store.begin() as uow:
+            await uow.executions.move(
+                execution.id, execution.fence, ExecutionState.UNKNOWN, detail=reason, delay_s=RETRY_S
+            )
+            await self._note(uow, execution, f"outcome unknown: {reason}")
+
+    async def ready_again(self, execution: Execution, reason: str) -> None:
+        """Nothing is in flight: back to ready, or given up when it waited longer than ``PATIENCE_S``."""
+        if self.waited_s(execution) > PATIENCE_S:
+            await self.failed(execution, f"given up after {PATIENCE_S:.0f} s: {reason}", blocked=False)
+            return
+        async with self._store.begin() as uow:
+            await uow.executions.move(execution.id, execution.fence, ExecutionState.UNKNOWN)
+            await uow.executions.move(
+                execution.id, execution.fence, ExecutionState.READY, detail=reason, delay_s=RETRY_S
+            )
+            await self._note(uow, execution, f"waiting: {reason}")
+
+    async def _end(self, execution: Execution, state: ExecutionState, reason: str, *, blocked: bool) -> None:
+        async with self._store.begin() as uow:
+            if not await uow.executions.move(execution.id, execution.fence, state, detail=reason):
+                return
+            current = await uow.executions.get(execution.id)
+            done = current.physical_changes if current else 0
+            if blocked and done == 0 and execution.kind == "apply":
+                await uow.plans.move(execution.plan_id, PlanState.APPROVED, PlanState.BLOCKED)
+            if state is ExecutionState.NEEDS_HUMAN:
+                changed = "it is not known whether it took effect"
+            elif done == 0:
+                changed = "nothing was changed"
+            else:
+                changed = f"{done} of {len(execution.steps)} steps stand"
+            incident = await uow.incidents.get(execution.incident_id)
+            if incident is None or incident.state is not IncidentState.MITIGATING:
+                return
+            outcome = f"{reason}; {changed}"
+            await advance(
+                uow,
+                incident,
+                IncidentState.ESCALATED,
+                outcome=outcome,
+                entries=[TraceEntry(TraceKind.EXECUTION, outcome, {"execution": execution.id, "state": state.value})],
+                notices=[line(f"🛑 {execution.kind} ended: {outcome}")],
+            )
+
+    async def _note(self, uow: UnitOfWork, execution: Execution, summary: str, **data: str | int) -> None:
+        entry = TraceEntry(TraceKind.EXECUTION, summary, {"execution": execution.id, **data})
+        await record(uow, execution.incident_id, entries=[entry])
+
+    def waited_s(self, execution: Execution) -> float:
+        """How long it has been waiting; 0 while it gets on."""
+        since = execution.waiting_since
+        return (self._clock.now() - since).total_seconds() if since else 0.0
+
+
+def describe(operation: RestartInstance | ScaleTo) -> str:
+    """``restart checkout-1`` or ``scale to 4``."""
+    if isinstance(operation, RestartInstance):
+        return f"restart {operation.instance.name}"
+    return f"scale to {operation.replicas}"

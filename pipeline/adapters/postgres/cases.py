@@ -1,0 +1,94 @@
+"""The whole case of an incident, read on one connection."""
+
+from __future__ import annotations
+
+from pipeline.adapters.postgres.pool import Connection
+from pipeline.adapters.postgres.records import (
+    DIAGNOSIS,
+    EXECUTION_COLUMNS,
+    INCIDENT_COLUMNS,
+    PASSAGES,
+    PLAN_COLUMNS,
+    SEVERITY,
+    VERIFICATION,
+    approval,
+    evidence,
+    execution,
+    guardrails,
+    incident,
+    plan,
+    stored_anomaly,
+)
+from pipeline.domain.execution import Execution
+from pipeline.domain.guardrail import GuardrailResult
+from pipeline.domain.ids import IncidentId, ServiceName
+from pipeline.domain.incident import Case
+from pipeline.domain.phase import Phase
+
+
+async def read(connection: Connection, incident_id: IncidentId) -> Case | None:
+    """None when there is no such incident."""
+    row = await connection.fetchrow(
+        f"""SELECT {INCIDENT_COLUMNS}, severity_detail, callers, diagnosis, passages, verification, generated_baseline,
+                   clock_timestamp() AS read_at,
+                   coalesce((SELECT phase FROM phases ORDER BY phases.id DESC LIMIT 1), 'shadow') AS phase
+            FROM incidents WHERE id = $1""",  # noqa: S608 - a constant list of columns
+        incident_id,
+    )
+    if row is None:
+        return None
+    anomalies = await connection.fetch(
+        """SELECT kind, service, signal, instance, started_at, seen_at, cleared_at, value, peak, expected, sigma,
+                  threshold, breach_above FROM anomalies WHERE incident_id = $1 ORDER BY id""",
+        incident_id,
+    )
+    facts = await connection.fetch(
+        """SELECT id, kind, statement, query, subject, window_from, window_to FROM evidence WHERE incident_id = $1
+           ORDER BY length(id), id""",
+        incident_id,
+    )
+    plan_row = await connection.fetchrow(
+        f"""SELECT {PLAN_COLUMNS}, guardrails FROM plans WHERE incident_id = $1
+            ORDER BY revision DESC LIMIT 1""",  # noqa: S608
+        incident_id,
+    )
+    approvals = await connection.fetch(
+        "SELECT plan_id, plan_hash, user_id, decision, reason, at FROM approvals WHERE plan_id = $1 ORDER BY id",
+        plan_row["id"] if plan_row else None,
+    )
+    return Case(
+        incident=incident(row),
+        anomalies=tuple(stored_anomaly(item) for item in anomalies),
+        severity=SEVERITY.validate_python(row["severity_detail"]) if row["severity_detail"] else None,
+        callers=tuple(ServiceName(caller) for caller in row["callers"]),
+        evidence=tuple(evidence(fact) for fact in facts),
+        passages=PASSAGES.validate_python(row["passages"]),
+        diagnosis=DIAGNOSIS.validate_python(row["diagnosis"]) if row["diagnosis"] else None,
+        plan=plan(plan_row) if plan_row else None,
+        guardrails=guardrails(plan_row["guardrails"]) if plan_row else GuardrailResult(),
+        approvals=tuple(approval(item) for item in approvals),
+        execution=await _execution(connection, incident_id, "apply"),
+        rollback=await _execution(connection, incident_id, "rollback"),
+        verification=VERIFICATION.validate_python(row["verification"]) if row["verification"] else None,
+        phase=Phase(row["phase"]),
+        service_owner="",
+        generated_baseline=row["generated_baseline"],
+        read_at=row["read_at"],
+    )
+
+
+async def _execution(connection: Connection, incident_id: IncidentId, kind: str) -> Execution | None:
+    row = await connection.fetchrow(
+        f"""SELECT {EXECUTION_COLUMNS} FROM executions WHERE incident_id = $1 AND kind = $2
+            ORDER BY id DESC LIMIT 1""",  # noqa: S608
+        incident_id,
+        kind,
+    )
+    if row is None:
+        return None
+    steps = await connection.fetch(
+        """SELECT number, operation, state, dispatched_at, applied_at, detail FROM execution_steps
+           WHERE execution_id = $1 ORDER BY number""",
+        row["id"],
+    )
+    return execution(row, steps)

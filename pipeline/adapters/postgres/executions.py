@@ -1,0 +1,194 @@
+"""Executions under the claim-and-fence protocol: every write names the fence it holds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipeline.adapters.postgres.pool import Connection
+from pipeline.adapters.postgres.records import EXECUTION_COLUMNS, Row, execution
+from pipeline.domain.execution import Execution, Intent
+from pipeline.domain.ids import ExecutionId, PlanId
+from pipeline.domain.lifecycle import EXECUTION_TRANSITIONS, ExecutionState
+from pipeline.domain.plan import Plan, RestartAction, ScaleAction, operations
+from pipeline.ports.store import ActionHistory
+
+
+class PostgresExecutions:
+    """``ExecutionStore`` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def create(self, plan: Plan, kind: Literal["apply", "rollback"], action: RestartAction | ScaleAction) -> bool:
+        assert plan.target is not None
+        created = await self._connection.fetchval(
+            """INSERT INTO executions (plan_id, incident_id, kind, target, target_uid) VALUES ($1, $2, $3, $4, $5)
+               ON CONFLICT DO NOTHING RETURNING id""",
+            plan.id,
+            plan.incident_id,
+            kind,
+            plan.target.model_dump(mode="json"),
+            plan.target.uid,
+        )
+        if created is None:
+            return False
+        await self._connection.executemany(
+            "INSERT INTO execution_steps (execution_id, number, operation) VALUES ($1, $2, $3)",
+            [
+                (created, number, operation.model_dump(mode="json"))
+                for number, operation in enumerate(operations(action), start=1)
+            ],
+        )
+        return True
+
+    async def get(self, execution_id: ExecutionId) -> Execution | None:
+        row = await self._connection.fetchrow(
+            f"SELECT {EXECUTION_COLUMNS} FROM executions WHERE id = $1",  # noqa: S608 - a constant list of columns
+            execution_id,
+        )
+        return await self._with_steps(row) if row else None
+
+    async def claim(self, *, worker: str, lease_s: float) -> Execution | None:
+        row = await self._connection.fetchrow(
+            f"""UPDATE executions SET state = 'claimed', fence = fence + 1, leased_by = $1,
+                       lease_until = clock_timestamp() + make_interval(secs => $2),
+                       started_at = coalesce(started_at, clock_timestamp())
+                WHERE id = (SELECT id FROM executions WHERE state = 'ready' AND not_before <= clock_timestamp()
+                            ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+                RETURNING {EXECUTION_COLUMNS}""",  # noqa: S608
+            worker,
+            lease_s,
+        )
+        return await self._with_steps(row) if row else None
+
+    async def take_over(self, *, worker: str, lease_s: float) -> Execution | None:
+        row = await self._connection.fetchrow(
+            f"""UPDATE executions SET fence = fence + 1, leased_by = $1,
+                       lease_until = clock_timestamp() + make_interval(secs => $2),
+                       state = CASE WHEN state = 'dispatched' THEN 'unknown' ELSE state END,
+                       waiting_since = CASE WHEN state = 'unknown' THEN waiting_since END
+                WHERE id = (SELECT id FROM executions
+                            WHERE state IN ('claimed', 'dispatched', 'unknown') AND not_before <= clock_timestamp()
+                              AND (lease_until IS NULL OR lease_until < clock_timestamp())
+                            ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+                RETURNING {EXECUTION_COLUMNS}""",  # noqa: S608
+            worker,
+            lease_s,
+        )
+        return await self._with_steps(row) if row else None
+
+    async def renew(self, execution_id: ExecutionId, fence: int, *, lease_s: float) -> bool:
+        kept = await self._connection.fetchval(
+            """UPDATE executions SET lease_until = clock_timestamp() + make_interval(secs => $3)
+               WHERE id = $1 AND fence = $2 AND lease_until > clock_timestamp() RETURNING true""",
+            execution_id,
+            fence,
+            lease_s,
+        )
+        return bool(kept)
+
+    async def move(
+        self, execution_id: ExecutionId, fence: int, to: ExecutionState, *, detail: str = "", delay_s: float = 0.0
+    ) -> bool:
+        from_ = [state.value for state, targets in EXECUTION_TRANSITIONS.items() if to in targets]
+        releases = to in (ExecutionState.READY, ExecutionState.UNKNOWN) or not EXECUTION_TRANSITIONS[to]
+        moved = await self._connection.fetchval(
+            """UPDATE executions SET state = $3, detail = CASE WHEN $4 = '' THEN detail ELSE $4 END,
+                      lease_until = CASE WHEN $5 THEN NULL ELSE lease_until END,
+                      not_before = clock_timestamp() + make_interval(secs => $6),
+                      applied_at = CASE WHEN $3 = 'applied' THEN clock_timestamp() ELSE applied_at END,
+                      waiting_since = CASE WHEN $3 IN ('ready', 'unknown')
+                                           THEN coalesce(waiting_since, clock_timestamp()) END
+               WHERE id = $1 AND fence = $2 AND state = ANY ($7::text[]) RETURNING true""",
+            execution_id,
+            fence,
+            to.value,
+            detail[:500],
+            releases,
+            delay_s,
+            from_,
+        )
+        return bool(moved)
+
+    async def may_call(self, execution_id: ExecutionId, fence: int) -> str:
+        row = await self._connection.fetchrow(
+            """SELECT e.fence = $2 AS holds, e.lease_until > clock_timestamp() AS leased,
+                      (SELECT k.scope || ' (' || k.reason || ')' FROM kill_switches k
+                       WHERE k.engaged AND k.scope IN ('all', i.service)
+                       ORDER BY k.scope = 'all' DESC LIMIT 1) AS killed
+               FROM executions e JOIN incidents i ON i.id = e.incident_id WHERE e.id = $1""",
+            execution_id,
+            fence,
+        )
+        if row is None or not row["holds"]:
+            return "another worker took this execution over"
+        if row["killed"]:
+            return f"kill switch engaged: {row['killed']}"
+        return "" if row["leased"] else "the lease ran out"
+
+    async def step_dispatched(self, intent: Intent) -> bool:
+        written = await self._connection.fetchval(
+            """UPDATE execution_steps s SET state = 'dispatched', generation = $4, fence = $3,
+                      dispatched_at = clock_timestamp()
+               FROM executions e WHERE e.id = s.execution_id AND e.id = $1 AND s.number = $2 AND e.fence = $3
+                 AND e.state = 'dispatched' AND e.lease_until > clock_timestamp() AND s.state = 'pending'
+               RETURNING true""",
+            intent.execution_id,
+            intent.step,
+            intent.fence,
+            intent.generation,
+        )
+        return bool(written)
+
+    async def step_applied(self, execution_id: ExecutionId, fence: int, step: int, detail: str) -> bool:
+        return await self._step(execution_id, fence, step, "applied", detail)
+
+    async def step_failed(self, execution_id: ExecutionId, fence: int, step: int, detail: str) -> bool:
+        return await self._step(execution_id, fence, step, "failed", detail)
+
+    async def step_pending(self, execution_id: ExecutionId, fence: int, step: int, detail: str) -> bool:
+        return await self._step(execution_id, fence, step, "pending", detail)
+
+    async def intent(self, execution_id: ExecutionId, step: int) -> Intent:
+        row = await self._connection.fetchrow(
+            "SELECT fence, generation FROM execution_steps WHERE execution_id = $1 AND number = $2", execution_id, step
+        )
+        return Intent(execution_id, step, row["fence"], row["generation"])
+
+    async def history(self, target_uid: str, *, besides: PlanId | None) -> ActionHistory:
+        row = await self._connection.fetchrow(
+            """SELECT extract(epoch FROM clock_timestamp() - max(started_at) FILTER (WHERE target_uid = $1))::float8
+                          AS last_action_s_ago,
+                      count(*) FILTER (WHERE target_uid = $1 AND recent) AS last_hour,
+                      count(*) FILTER (WHERE recent) AS last_hour_everywhere,
+                      count(*) FILTER (WHERE target_uid <> $1 AND open) AS open_elsewhere
+               FROM (SELECT target_uid, coalesce(started_at, created_at) AS started_at,
+                            created_at > clock_timestamp() - interval '1 hour' AS recent,
+                            state IN ('ready', 'claimed', 'dispatched', 'unknown') AS open
+                     FROM executions WHERE plan_id IS DISTINCT FROM $2) AS past""",
+            target_uid,
+            besides,
+        )
+        return ActionHistory(**dict(row))
+
+    async def _step(self, execution_id: ExecutionId, fence: int, step: int, state: str, detail: str) -> bool:
+        written = await self._connection.fetchval(
+            """UPDATE execution_steps s SET state = $4, detail = $5,
+                      applied_at = CASE WHEN $4 = 'applied' THEN clock_timestamp() END
+               FROM executions e WHERE e.id = s.execution_id AND e.id = $1 AND s.number = $2 AND e.fence = $3
+                 AND s.state IN ('pending', 'dispatched') RETURNING true""",
+            execution_id,
+            step,
+            fence,
+            state,
+            detail[:500],
+        )
+        return bool(written)
+
+    async def _with_steps(self, row: Row) -> Execution:
+        steps = await self._connection.fetch(
+            """SELECT number, operation, state, dispatched_at, applied_at, detail FROM execution_steps
+               WHERE execution_id = $1 ORDER BY number""",
+            row["id"],
+        )
+        return execution(row, steps)

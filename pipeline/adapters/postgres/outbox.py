@@ -1,0 +1,96 @@
+"""Notices to be sent: first in first out per incident, leased, retried, never lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter
+
+from pipeline.adapters.postgres.pool import Connection
+from pipeline.domain.ids import IncidentId, OutboxId
+from pipeline.domain.notice import BusNotice, CardNotice, Notice, ThreadNotice
+from pipeline.ports.store import OutboxRow
+
+_NOTICE: TypeAdapter[CardNotice | ThreadNotice | BusNotice] = TypeAdapter(Notice)
+CARD_INTERVAL_S = 2.0
+"""Redraws of one card are at least this far apart (Slack's chat.update allows 50 a minute)."""
+
+
+class PostgresOutbox:
+    """``Outbox`` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, incident_id: IncidentId | None, notice: CardNotice | ThreadNotice | BusNotice) -> None:
+        await self._connection.execute(
+            """INSERT INTO outbox (incident_id, payload) VALUES ($1, $2)
+               ON CONFLICT (incident_id) WHERE state = 'pending' AND kind = 'card' AND attempts = 0 DO NOTHING""",
+            incident_id,
+            notice.model_dump(mode="json"),
+        )
+
+    async def claim(self, *, worker: str, lease_s: float) -> OutboxRow | None:
+        row = await self._connection.fetchrow(
+            """UPDATE outbox SET leased_by = $1, attempts = attempts + 1,
+                      lease_until = clock_timestamp() + make_interval(secs => $2)
+               WHERE id = (
+                   SELECT o.id FROM outbox o LEFT JOIN incidents i ON i.id = o.incident_id
+                   WHERE o.state = 'pending' AND o.available_at <= clock_timestamp()
+                     AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
+                     AND (o.kind <> 'card' OR i.card_updated_at IS NULL
+                          OR i.card_updated_at <= clock_timestamp() - make_interval(secs => $3))
+                     AND (o.incident_id IS NULL OR NOT EXISTS (
+                          SELECT 1 FROM outbox earlier WHERE earlier.incident_id = o.incident_id
+                          AND earlier.state = 'pending' AND earlier.id < o.id AND earlier.kind <> 'bus'
+                          AND o.kind <> 'bus'))
+                   ORDER BY i.severity NULLS FIRST, o.id
+                   LIMIT 1 FOR UPDATE OF o SKIP LOCKED)
+               RETURNING id, incident_id, payload, attempts, attempted_at""",
+            worker,
+            lease_s,
+            CARD_INTERVAL_S,
+        )
+        if row is None:
+            return None
+        return OutboxRow(
+            id=OutboxId(row["id"]),
+            incident_id=IncidentId(row["incident_id"]) if row["incident_id"] is not None else None,
+            notice=_NOTICE.validate_python(row["payload"]),
+            attempts=row["attempts"],
+            in_doubt=row["attempted_at"] is not None,
+        )
+
+    async def attempting(self, outbox_id: OutboxId) -> None:
+        await self._connection.execute("UPDATE outbox SET attempted_at = clock_timestamp() WHERE id = $1", outbox_id)
+
+    async def done(self, outbox_id: OutboxId) -> None:
+        await self._connection.execute(
+            """WITH sent AS (
+                   UPDATE outbox SET state = 'done', done_at = clock_timestamp(), lease_until = NULL, error = ''
+                   WHERE id = $1 RETURNING incident_id, kind)
+               UPDATE incidents SET card_updated_at = clock_timestamp() FROM sent
+               WHERE incidents.id = sent.incident_id AND sent.kind = 'card'""",
+            outbox_id,
+        )
+
+    async def retry(self, outbox_id: OutboxId, *, delay_s: float, error: str, surely_not_sent: bool) -> None:
+        await self._connection.execute(
+            """UPDATE outbox SET lease_until = NULL, error = $3,
+                      available_at = clock_timestamp() + make_interval(secs => $2),
+                      attempted_at = CASE WHEN $4 THEN NULL ELSE attempted_at END
+               WHERE id = $1 AND state = 'pending'""",
+            outbox_id,
+            delay_s,
+            error[:500],
+            surely_not_sent,
+        )
+
+    async def dead(self, outbox_id: OutboxId, error: str) -> None:
+        await self._connection.execute(
+            "UPDATE outbox SET state = 'dead', lease_until = NULL, error = $2 WHERE id = $1", outbox_id, error[:500]
+        )
+
+    async def counts(self) -> Mapping[str, int]:
+        rows = await self._connection.fetch("SELECT state, count(*) AS rows FROM outbox GROUP BY state")
+        return {row["state"]: row["rows"] for row in rows}

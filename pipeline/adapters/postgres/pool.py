@@ -1,0 +1,85 @@
+"""Connections: a pool with JSON codecs, and database errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from pipeline.domain.errors import TemporaryError
+
+Connection = Any
+"""An asyncpg connection; asyncpg ships no types."""
+
+AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InsufficientResourcesError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What may pass by itself. A lost reply to COMMIT is among them: the row may be there, so callers re-read."""
+
+
+class Pool:
+    """Opens lazily, so that a database that is away delays and does not stop the start."""
+
+    def __init__(self, dsn: str, *, max_size: int = 10, command_timeout_s: float = 10.0) -> None:
+        self._dsn = dsn
+        self._max_size = max_size
+        self._command_timeout_s = command_timeout_s
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Connects. Raises TemporaryError when the database cannot be reached."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._max_size,
+                command_timeout=self._command_timeout_s,
+                init=_set_codecs,
+                server_settings={"application_name": "sre-bot", "timezone": "UTC"},
+            )
+        except (*AWAY, OSError) as error:
+            raise TemporaryError(f"database not reachable: {_line(error)}") from error
+
+    async def close(self) -> None:
+        """Gives every connection back; those still busy after 5 s are cut."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(5.0):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+        self._pool = None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction: commits at the end, rolls back on an error."""
+        if self._pool is None:
+            await self.open()
+        try:
+            async with self._pool.acquire(timeout=self._command_timeout_s) as connection, connection.transaction():
+                yield connection
+        except (*AWAY, OSError) as error:
+            raise TemporaryError(f"database away: {_line(error)}") from error
+
+
+async def _set_codecs(connection: Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

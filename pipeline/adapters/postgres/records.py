@@ -1,0 +1,158 @@
+"""Rows as domain values, and back. Stored JSON is validated on the way in, by the types it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
+from pipeline.domain.approval import Approval
+from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
+from pipeline.domain.execution import Execution, Step, StepState
+from pipeline.domain.guardrail import GuardrailResult, RuleAnswer
+from pipeline.domain.ids import EvidenceId, ExecutionId, IncidentId, PlanId, ServiceName, SlackUserId
+from pipeline.domain.incident import Incident, StoredAnomaly
+from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
+from pipeline.domain.plan import (
+    Action,
+    ManualAction,
+    Operation,
+    Plan,
+    RestartAction,
+    RestartInstance,
+    ScaleAction,
+    ScaleTo,
+    TargetRef,
+)
+from pipeline.domain.severity import Severity, SeverityResult
+from pipeline.domain.telemetry import SeriesKey, Signal
+from pipeline.domain.verification import Verification
+
+Row = Mapping[str, Any]
+
+ACTION: TypeAdapter[RestartAction | ScaleAction | ManualAction] = TypeAdapter(Action)
+OPERATION: TypeAdapter[RestartInstance | ScaleTo] = TypeAdapter(Operation)
+DIAGNOSIS: TypeAdapter[Diagnosis] = TypeAdapter(Diagnosis)
+PASSAGES: TypeAdapter[tuple[Passage, ...]] = TypeAdapter(tuple[Passage, ...])
+ANSWERS: TypeAdapter[tuple[RuleAnswer, ...]] = TypeAdapter(tuple[RuleAnswer, ...])
+SEVERITY: TypeAdapter[SeverityResult] = TypeAdapter(SeverityResult)
+VERIFICATION: TypeAdapter[Verification] = TypeAdapter(Verification)
+
+INCIDENT_COLUMNS = (
+    "id, version, state, service, environment, family, severity, title, opened_at, state_since, updated_at, closed_at,"
+    " owner, muted_until, outcome"
+)
+PLAN_COLUMNS = (
+    "id, incident_id, revision, action, target, generation, replicas_before, hash, state, approvals_needed,"
+    " expected_effect, created_at, expires_at"
+)
+EXECUTION_COLUMNS = "id, plan_id, incident_id, kind, state, fence, target, started_at, waiting_since, applied_at, detail"
+
+
+def incident(row: Row) -> Incident:
+    return Incident(
+        id=IncidentId(row["id"]),
+        version=row["version"],
+        state=IncidentState(row["state"]),
+        service=ServiceName(row["service"]),
+        environment=row["environment"],
+        family=row["family"],
+        severity=Severity(row["severity"]),
+        title=row["title"],
+        opened_at=row["opened_at"],
+        state_since=row["state_since"],
+        updated_at=row["updated_at"],
+        closed_at=row["closed_at"],
+        owner=SlackUserId(row["owner"]) if row["owner"] else None,
+        muted_until=row["muted_until"],
+        outcome=row["outcome"],
+    )
+
+
+def stored_anomaly(row: Row) -> StoredAnomaly:
+    anomaly = Anomaly(
+        kind=AnomalyKind(row["kind"]),
+        key=SeriesKey(ServiceName(row["service"]), Signal(row["signal"]), row["instance"]),
+        started_at=row["started_at"],
+        seen_at=row["seen_at"],
+        value=row["value"],
+        peak=row["peak"],
+        expected=row["expected"],
+        sigma=row["sigma"],
+        bound=Bound(row["threshold"], row["breach_above"]),
+    )
+    return StoredAnomaly(anomaly, row["cleared_at"])
+
+
+def evidence(row: Row) -> Evidence:
+    return Evidence(
+        id=EvidenceId(row["id"]),
+        kind=row["kind"],
+        statement=row["statement"],
+        query=row["query"],
+        window_from=row["window_from"],
+        window_to=row["window_to"],
+        subject=row["subject"],
+    )
+
+
+def plan(row: Row) -> Plan:
+    return Plan(
+        id=PlanId(row["id"]),
+        incident_id=IncidentId(row["incident_id"]),
+        revision=row["revision"],
+        action=ACTION.validate_python(row["action"]),
+        target=TargetRef.model_validate(row["target"]) if row["target"] else None,
+        generation=row["generation"],
+        replicas_before=row["replicas_before"],
+        hash=row["hash"],
+        state=PlanState(row["state"]),
+        approvals_needed=row["approvals_needed"],
+        expected_effect=row["expected_effect"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+    )
+
+
+def guardrails(value: object) -> GuardrailResult:
+    return GuardrailResult(ANSWERS.validate_python(value))
+
+
+def approval(row: Row) -> Approval:
+    return Approval(
+        plan_id=PlanId(row["plan_id"]),
+        plan_hash=row["plan_hash"],
+        user_id=SlackUserId(row["user_id"]),
+        decision=row["decision"],
+        reason=row["reason"],
+        at=row["at"],
+    )
+
+
+def execution(row: Row, steps: Sequence[Row]) -> Execution:
+    return Execution(
+        id=ExecutionId(row["id"]),
+        plan_id=PlanId(row["plan_id"]),
+        incident_id=IncidentId(row["incident_id"]),
+        kind=row["kind"],
+        state=ExecutionState(row["state"]),
+        fence=row["fence"],
+        target=TargetRef.model_validate(row["target"]),
+        steps=tuple(
+            Step(
+                number=step["number"],
+                operation=OPERATION.validate_python(step["operation"]),
+                state=StepState(step["state"]),
+                dispatched_at=step["dispatched_at"],
+                applied_at=step["applied_at"],
+                detail=step["detail"],
+            )
+            for step in steps
+        ),
+        started_at=row["started_at"],
+        waiting_since=row["waiting_since"],
+        applied_at=row["applied_at"],
+        detail=row["detail"],
+    )

@@ -1,0 +1,141 @@
+"""Samples, baselines, edges and source health."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from pipeline.adapters.postgres.pool import Connection
+from pipeline.domain.baseline import BaselineRow
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.telemetry import CallEdge, Sample, SeriesKey, Signal, SourceFailure
+from pipeline.domain.topology import DependencyGraph
+from pipeline.ports.store import SourceHealth
+
+
+class PostgresTelemetry:
+    """``TelemetryStore`` on one connection. Writes go in as arrays: one statement for any number of rows."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def save_samples(self, samples: Sequence[Sample]) -> None:
+        await self._connection.execute(
+            """INSERT INTO samples (service, signal, instance, at, value)
+               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::float8[])
+               ON CONFLICT (service, signal, instance, at) DO UPDATE SET value = excluded.value""",
+            *_columns([sample.key for sample in samples]),
+            [sample.at for sample in samples],
+            [sample.value for sample in samples],
+        )
+
+    async def window(self, since: datetime) -> Mapping[SeriesKey, Sequence[Sample]]:
+        rows = await self._connection.fetch(
+            "SELECT service, signal, instance, at, value FROM samples WHERE at >= $1 ORDER BY at", since
+        )
+        return _by_series(rows)
+
+    async def service_window(self, service: ServiceName, since: datetime) -> Mapping[SeriesKey, Sequence[Sample]]:
+        rows = await self._connection.fetch(
+            """SELECT service, signal, instance, at, value FROM samples
+               WHERE service = $1 AND at >= $2 ORDER BY at""",
+            service,
+            since,
+        )
+        return _by_series(rows)
+
+    async def save_edges(self, edges: Sequence[CallEdge], at: datetime) -> None:
+        await self._connection.execute(
+            """INSERT INTO edges (caller, callee, calls_per_s, last_seen_at)
+               SELECT caller, callee, rate, $4
+               FROM unnest($1::text[], $2::text[], $3::float8[]) AS seen (caller, callee, rate)
+               ON CONFLICT (caller, callee) DO UPDATE
+               SET calls_per_s = excluded.calls_per_s, last_seen_at = excluded.last_seen_at""",
+            [edge.caller for edge in edges],
+            [edge.callee for edge in edges],
+            [edge.calls_per_s for edge in edges],
+            at,
+        )
+
+    async def graph(self, *, max_age_s: float) -> DependencyGraph:
+        rows = await self._connection.fetch(
+            """SELECT caller, callee, calls_per_s FROM edges
+               WHERE last_seen_at > clock_timestamp() - make_interval(secs => $1)""",
+            max_age_s,
+        )
+        return DependencyGraph.of(
+            CallEdge(ServiceName(row["caller"]), ServiceName(row["callee"]), row["calls_per_s"]) for row in rows
+        )
+
+    async def save_health(self, source: str, failures: Sequence[SourceFailure], at: datetime) -> None:
+        await self._connection.execute(
+            """INSERT INTO source_health (source, failures, read_at) VALUES ($1, $2, $3)
+               ON CONFLICT (source) DO UPDATE SET failures = excluded.failures, read_at = excluded.read_at""",
+            source,
+            [f"{failure.source}: {failure.reason}" for failure in failures],
+            at,
+        )
+
+    async def health(self) -> Sequence[SourceHealth]:
+        rows = await self._connection.fetch("SELECT source, failures, read_at FROM source_health ORDER BY source")
+        return [SourceHealth(row["source"], tuple(row["failures"]), row["read_at"]) for row in rows]
+
+    async def load_baselines(self) -> Sequence[BaselineRow]:
+        rows = await self._connection.fetch(
+            "SELECT service, signal, instance, mean, deviation, weight, generated_samples FROM baselines"
+        )
+        return [
+            BaselineRow(_key(row), row["mean"], row["deviation"], row["weight"], row["generated_samples"])
+            for row in rows
+        ]
+
+    async def save_baselines(self, rows: Sequence[BaselineRow]) -> None:
+        await self._connection.executemany(
+            """INSERT INTO baselines (service, signal, instance, mean, deviation, weight, generated_samples, updated_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())
+               ON CONFLICT (service, signal, instance) DO UPDATE SET
+                   mean = excluded.mean, deviation = excluded.deviation, weight = excluded.weight,
+                   generated_samples = excluded.generated_samples, updated_at = excluded.updated_at""",
+            [
+                (
+                    row.key.service,
+                    row.key.signal.value,
+                    row.key.instance,
+                    list(row.mean),
+                    list(row.deviation),
+                    list(row.weight),
+                    row.generated_samples,
+                )
+                for row in rows
+            ],
+        )
+
+    async def prune(self, *, keep_s: float) -> int:
+        status = await self._connection.execute(
+            "DELETE FROM samples WHERE at < clock_timestamp() - make_interval(secs => $1)", keep_s
+        )
+        for table in ("ticks", "seen_requests"):
+            await self._connection.execute(
+                f"DELETE FROM {table} WHERE at < clock_timestamp() - make_interval(secs => $1)",  # noqa: S608 - constants
+                keep_s,
+            )
+        return int(status.split()[-1])
+
+
+def _columns(keys: Sequence[SeriesKey]) -> tuple[list[str], list[str], list[str]]:
+    return [key.service for key in keys], [key.signal.value for key in keys], [key.instance for key in keys]
+
+
+def _key(row: Mapping[str, str]) -> SeriesKey:
+    return SeriesKey(ServiceName(row["service"]), Signal(row["signal"]), row["instance"])
+
+
+def _by_series(rows: Iterable[Mapping[str, object]]) -> dict[SeriesKey, list[Sample]]:
+    series: dict[SeriesKey, list[Sample]] = {}
+    for row in rows:
+        key = SeriesKey(ServiceName(str(row["service"])), Signal(str(row["signal"])), str(row["instance"]))
+        at, value = row["at"], row["value"]
+        assert isinstance(at, datetime)
+        assert isinstance(value, float)
+        series.setdefault(key, []).append(Sample(key, at, value))
+    return series

@@ -1,0 +1,55 @@
+"""The append-only trail. Numbers, times and hashes are given by the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.adapters.postgres.pool import Connection
+from pipeline.domain.ids import IncidentId
+from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
+
+
+class PostgresTrace:
+    """``TraceStore`` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, incident_id: IncidentId, entry: TraceEntry) -> None:
+        await self._connection.execute(
+            "INSERT INTO trace (incident_id, kind, summary, data) VALUES ($1, $2, $3, $4)",
+            incident_id,
+            entry.kind.value,
+            entry.summary,
+            dict(entry.data),
+        )
+
+    async def read(self, incident_id: IncidentId) -> Sequence[StoredTraceEntry]:
+        rows = await self._connection.fetch(
+            "SELECT seq, at, kind, summary, data FROM trace WHERE incident_id = $1 ORDER BY seq", incident_id
+        )
+        return [
+            StoredTraceEntry(row["seq"], row["at"], TraceEntry(TraceKind(row["kind"]), row["summary"], row["data"]))
+            for row in rows
+        ]
+
+    async def first_broken(self, incident_id: IncidentId) -> int | None:
+        broken: int | None = await self._connection.fetchval(
+            """WITH chain AS (
+                   SELECT seq, hash, previous,
+                          trace_hash(previous, incident_id, seq, at, kind, summary, data) AS computed,
+                          row_number() OVER (ORDER BY seq) AS expected_seq,
+                          lag(hash, 1, '') OVER (ORDER BY seq) AS expected_previous
+                   FROM trace WHERE incident_id = $1
+               )
+               SELECT min(seq) FROM (
+                   SELECT seq FROM chain
+                   WHERE hash <> computed OR seq <> expected_seq OR previous <> expected_previous
+                   UNION ALL
+                   SELECT head.seq FROM trace_heads head
+                   WHERE head.incident_id = $1 AND head.hash IS DISTINCT FROM
+                         coalesce((SELECT hash FROM chain ORDER BY seq DESC LIMIT 1), '')
+               ) AS broken""",
+            incident_id,
+        )
+        return broken

@@ -1,0 +1,26 @@
+"""Measured figures that the rules engine and the reviewer judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.domain.ids import ServiceName
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Measured figures for the rules, each named; absent when it could not be read.
+
+    ``traffic_ratio``, ``latency_ratio``: now over the baseline (1.0 = as usual). ``error_ratio``: 0..1 now.
+    ``memory_ratio_by_instance``: 0..1 of its limit. ``memory_slope_per_min``: growth of the worst instance's ratio a
+    minute. ``slow_callees``: services below this one whose latency breaches too.
+    """
+
+    traffic_ratio: float | None = None
+    latency_ratio: float | None = None
+    error_ratio: float | None = None
+    memory_ratio_by_instance: Mapping[str, float] = field(default_factory=dict)
+    memory_slope_per_min: float | None = None
+    slow_callees: tuple[ServiceName, ...] = ()
+    replicas: int | None = None

@@ -1,0 +1,138 @@
+"""Anomalies into incidents: fold, open what is new, refresh what is open, and see what is over."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from executors.guardrails.inputs import GRAPH_MAX_AGE_S
+from pipeline.domain.anomaly import SYMPTOM_KINDS, DetectionResult, DetectionSettings
+from pipeline.domain.baseline import BaselineBank
+from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.correlation import Fold, correlate
+from pipeline.domain.incident import Case, Incident
+from pipeline.domain.lifecycle import IncidentState
+from pipeline.domain.notice import ThreadNotice, ThreadPart
+from pipeline.domain.severity import SeverityResult
+from pipeline.domain.telemetry import SIGNAL_TITLE, SeriesKey, format_value
+from pipeline.domain.topology import DependencyGraph
+from pipeline.domain.trace import TraceEntry, TraceKind
+from pipeline.ports.store import Store, UnitOfWork
+from pipeline.stages.advance import advance, line, record, supersede
+from pipeline.stages.triage import triage
+
+_QUIET_STATES = frozenset({IncidentState.OPEN, IncidentState.AWAITING_DECISION, IncidentState.ESCALATED})
+"""States in which an incident may turn out to be over by itself; while something is being done, verification judges."""
+
+
+class Correlator:
+    """Turns a detection's result into incidents."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, settings: DetectionSettings) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._settings = settings
+
+    async def run(self, result: DetectionResult, bank: BaselineBank, now: datetime) -> int:
+        """Returns how many incidents were opened."""
+        opened = 0
+        async with self._store.begin() as uow:
+            graph = await uow.telemetry.graph(max_age_s=GRAPH_MAX_AGE_S)
+            open_incidents = {incident.id: incident for incident in await uow.incidents.open()}
+            for fold in correlate(result.anomalies, graph, open_incidents.values()):
+                opened += await self._take_in(uow, fold, graph, bank, now)
+            for incident in open_incidents.values():
+                await self._see_whether_over(uow, incident, result)
+        return opened
+
+    async def _take_in(
+        self, uow: UnitOfWork, fold: Fold, graph: DependencyGraph, bank: BaselineBank, now: datetime
+    ) -> int:
+        incident_id = fold.incident
+        opened = 0
+        if incident_id is None:
+            severity = await self._severity(uow, fold, graph, bank, now)
+            incident = await uow.incidents.create(
+                service=fold.service,
+                environment=self._catalogue[fold.service].environment,
+                family=fold.family,
+                severity=severity,
+                title=_title(fold),
+                callers=sorted(graph.callers(fold.service)),
+                generated_baseline=any(bank.expect(anomaly.key, now).generated for anomaly in fold.anomalies),
+            )
+            if incident is None:
+                return 0
+            incident_id, opened = incident.id, 1
+            await record(
+                uow,
+                incident_id,
+                entries=[
+                    TraceEntry(TraceKind.DETECTED, incident.title, {"family": fold.family, "service": fold.service}),
+                    TraceEntry(
+                        TraceKind.SEVERITY,
+                        f"{severity.severity}: {severity.arithmetic()}",
+                        {"score": severity.score, "parts": dict(severity.parts)},
+                    ),
+                ],
+            )
+        for anomaly in fold.anomalies:
+            if await uow.incidents.attach(incident_id, anomaly):
+                entry = TraceEntry(
+                    TraceKind.FOLDED,
+                    f"{anomaly.key.describe()} {format_value(anomaly.value, anomaly.key.unit)},"
+                    f" bound {format_value(anomaly.bound.threshold, anomaly.key.unit)}",
+                    {"kind": anomaly.kind.value, "service": anomaly.key.service, "instance": anomaly.key.instance},
+                )
+                await record(uow, incident_id, entries=[entry], redraw=not opened)
+        return opened
+
+    async def _severity(
+        self, uow: UnitOfWork, fold: Fold, graph: DependencyGraph, bank: BaselineBank, now: datetime
+    ) -> SeverityResult:
+        window = await uow.telemetry.window(now - timedelta(seconds=self._settings.window_s))
+        return triage(fold.service, fold.anomalies, window, bank, self._catalogue, graph)
+
+    async def _see_whether_over(self, uow: UnitOfWork, incident: Incident, result: DetectionResult) -> None:
+        await uow.incidents.clear(incident.id, result.cleared)
+        if incident.state not in _QUIET_STATES:
+            return
+        case = await uow.incidents.case(incident.id)
+        if case is not None and (replaced := _replaced(case, result)):
+            await uow.incidents.clear(incident.id, replaced)
+            case = await uow.incidents.case(incident.id)
+        if case is None or not case.anomalies or any(item.cleared_at is None for item in case.anomalies):
+            return
+        current = case.incident
+        outcome = f"back inside its bounds for {self._settings.clear_after_s:.0f} s without our doing"
+        over = await advance(
+            uow,
+            current,
+            IncidentState.SELF_RECOVERED,
+            outcome=outcome,
+            notices=[line(f"Recovered by itself: {outcome}."), ThreadNotice(part=ThreadPart.SUMMARY)],
+        )
+        if over is not None and case.plan is not None:
+            await supersede(uow, case.plan.id, case.plan.state)
+
+
+def _replaced(case: Case, result: DetectionResult) -> list[SeriesKey]:
+    """Series of replicas that are gone while their siblings report and are well: gone with their trouble."""
+    healthy = {(key.service, key.signal) for key in result.within & result.fresh if key.instance}
+    return [
+        item.anomaly.key
+        for item in case.anomalies
+        if item.cleared_at is None
+        and item.anomaly.key.instance
+        and item.anomaly.key not in result.fresh
+        and (item.anomaly.key.service, item.anomaly.key.signal) in healthy
+    ]
+
+
+def _title(fold: Fold) -> str:
+    lead = min(fold.anomalies, key=lambda anomaly: (anomaly.key.service != fold.service, anomaly.started_at))
+    what = SIGNAL_TITLE[lead.key.signal]
+    value = format_value(lead.value, lead.key.unit)
+    if lead.kind in SYMPTOM_KINDS and lead.sigmas > 0:
+        return f"{what} {value}, {lead.sigmas:.1f}σ above baseline"
+    side = "above" if lead.bound.breach_above else "below"
+    return f"{what} {value}, {side} {format_value(lead.bound.threshold, lead.key.unit)}"

@@ -1,0 +1,335 @@
+"""What people may ask and order, whatever they ask it through."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.domain.approval import DecisionResult
+from pipeline.domain.baseline import Expectation
+from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.errors import PermanentError, TemporaryError
+from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId, incident_label
+from pipeline.domain.incident import Case, Incident
+from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
+from pipeline.domain.phase import RUNNING_PHASES, Criterion, Phase, graduation
+from pipeline.domain.plan import ManualAction, describe_action, operations
+from pipeline.domain.telemetry import Sample, SeriesKey
+from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
+from pipeline.ports.clock import Clock
+from pipeline.ports.model import Diagnostician
+from pipeline.ports.store import SYSTEM, CardPlace, KillSwitch, SourceHealth, Store, UnitOfWork
+from pipeline.ports.targets import Targets
+from pipeline.stages.advance import advance, line, record, supersede
+from pipeline.stages.decide import Decider
+from pipeline.stages.detect import Detector
+from pipeline.stages.diagnose import Diagnoser
+from pipeline.stages.investigate import Investigator, describe_dossier
+from pipeline.stages.settings import LoopSettings
+
+MUTE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How things stand. ``outbox`` counts rows by state; ``fallbacks`` name what runs on a default."""
+
+    phase: Phase
+    switches: tuple[KillSwitch, ...]
+    open_incidents: tuple[Incident, ...]
+    waiting: int
+    sources: tuple[SourceHealth, ...]
+    outbox: Mapping[str, int]
+    fallbacks: tuple[str, ...]
+    diagnostician: str
+    series_watched: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseReport:
+    """The phase and the five criteria for the next one."""
+
+    phase: Phase
+    criteria: tuple[Criterion, ...]
+
+
+class Desk:
+    """Reads, decisions and orders. Every order leaves an audit entry."""
+
+    def __init__(
+        self,
+        store: Store,
+        targets: Targets,
+        catalogue: Catalogue,
+        detector: Detector,
+        investigator: Investigator,
+        diagnoser: Diagnoser,
+        author: Diagnostician,
+        decider: Decider,
+        clock: Clock,
+        settings: LoopSettings,
+        fallbacks: tuple[str, ...],
+    ) -> None:
+        self._store = store
+        self._targets = targets
+        self._catalogue = catalogue
+        self._detector = detector
+        self._investigator = investigator
+        self._diagnoser = diagnoser
+        self._author = author
+        self._decider = decider
+        self._clock = clock
+        self._settings = settings
+        self._fallbacks = fallbacks
+
+    async def case(self, incident_id: IncidentId) -> Case | None:
+        """Everything of one incident, now."""
+        async with self._store.begin() as uow:
+            case = await uow.incidents.case(incident_id)
+        return self._owned(case) if case else None
+
+    async def trace(self, incident_id: IncidentId) -> Sequence[StoredTraceEntry]:
+        """The incident's trail, oldest first."""
+        async with self._store.begin() as uow:
+            return await uow.trace.read(incident_id)
+
+    async def status(self) -> Status:
+        """How the bot and its incidents stand."""
+        bank = await self._detector.bank()
+        async with self._store.begin() as uow:
+            return Status(
+                phase=await uow.control.phase() or Phase.SHADOW,
+                switches=tuple(switch for switch in await uow.control.switches() if switch.engaged),
+                open_incidents=tuple(await uow.incidents.open()),
+                waiting=len(await uow.plans.waiting()),
+                sources=tuple(await uow.telemetry.health()),
+                outbox=await uow.outbox.counts(),
+                fallbacks=self._fallbacks,
+                diagnostician=self._author.name,
+                series_watched=len(bank),
+            )
+
+    async def incidents(self, limit: int = 10) -> Sequence[Incident]:
+        """Open ones first, then the newest."""
+        async with self._store.begin() as uow:
+            return await uow.incidents.recent(limit)
+
+    async def waiting(self) -> Sequence[Case]:
+        """Cases whose plan waits for a decision."""
+        async with self._store.begin() as uow:
+            cases = [await uow.incidents.case(plan.incident_id) for plan in await uow.plans.waiting()]
+        return [self._owned(case) for case in cases if case is not None]
+
+    async def phase_report(self) -> PhaseReport:
+        """The phase and how far graduation is."""
+        async with self._store.begin() as uow:
+            phase = await uow.control.phase() or Phase.SHADOW
+            return PhaseReport(phase, graduation(await uow.control.track_record()))
+
+    async def incident_of_card(self, channel: str, ts: str) -> IncidentId | None:
+        """The incident whose card is this message."""
+        async with self._store.begin() as uow:
+            return await uow.incidents.by_card(CardPlace(channel, ts))
+
+    async def metric(self, key: SeriesKey, since: datetime) -> Sequence[Sample]:
+        """Stored samples of one series, oldest first."""
+        async with self._store.begin() as uow:
+            return (await uow.telemetry.service_window(key.service, since)).get(key, ())
+
+    async def expectation(self, key: SeriesKey) -> Expectation:
+        """What the baseline expects now."""
+        return await self._detector.expectation(key, self._clock.now())
+
+    async def first_time(self, key: str) -> bool:
+        """True once per key, over restarts and replicas."""
+        async with self._store.begin() as uow:
+            return await uow.control.first_time(key)
+
+    async def approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
+        """Committed when it returns."""
+        return await self._decider.approve(plan_id, user)
+
+    async def reject(self, plan_id: PlanId, user: SlackUserId, reason: str) -> DecisionResult:
+        """Committed when it returns."""
+        return await self._decider.reject(plan_id, user, reason)
+
+    async def denied(self, incident_id: IncidentId | None, user: SlackUserId, what: str, why: str) -> None:
+        """Somebody was not let through: an audit entry."""
+        entry = TraceEntry(TraceKind.DENIED, f"{what} by {user} denied: {why}", {"user": user, "what": what})
+        async with self._store.begin() as uow:
+            await uow.trace.add(incident_id or SYSTEM, entry)
+
+    async def kill(self, scope: str, reason: str, user: SlackUserId) -> str:
+        """Stops all actions of ``scope`` (``all`` or a service) at once, durably. Returns the sentence to show."""
+        await self._check_scope(scope)
+        async with self._store.begin() as uow:
+            await uow.control.kill(scope, reason, user)
+            await self._switched(uow, f"kill switch on for {scope} by {user}: {reason}", user)
+        return (
+            f"🛑 Kill switch ON for *{scope}*: nothing is changed until it is released. `/sre resume {scope} <reason>`"
+        )
+
+    async def resume(self, scope: str, reason: str, user: SlackUserId) -> str:
+        """Releases a switch; takes two people (configurable). Returns the sentence to show."""
+        await self._check_scope(scope)
+        async with self._store.begin() as uow:
+            if not any(switch.engaged and switch.scope == scope for switch in await uow.control.switches()):
+                return f"No kill switch is engaged for {scope}."
+            released = await uow.control.resume(scope, reason, user, people_needed=self._settings.resume_people)
+            said = "released" if released else "resume asked"
+            await self._switched(uow, f"kill switch for {scope}: {said} by {user}: {reason}", user)
+        if released:
+            return f"✅ Kill switch released for *{scope}*."
+        return f"Asked. A second person has to confirm within 15 minutes: `/sre resume {scope} <reason>`"
+
+    async def set_phase(self, phase: str, reason: str, user: SlackUserId) -> str:
+        """Raises PermanentError for an unknown phase or one that this version does not run."""
+        try:
+            wanted = Phase(phase.lower())
+        except ValueError:
+            raise PermanentError(f"Unknown phase “{phase}”. Phases: {', '.join(Phase)}.") from None
+        if wanted not in RUNNING_PHASES:
+            raise PermanentError(f"The {wanted.value} phase is not in this version; shadow and assist are.")
+        async with self._store.begin() as uow:
+            await uow.control.set_phase(wanted, reason, user)
+            entry = TraceEntry(TraceKind.PHASE, f"{wanted.value} set by {user}: {reason}", {"user": user})
+            await uow.trace.add(SYSTEM, entry)
+        return f"Phase is now *{wanted.value}*."
+
+    async def halt(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        """Somebody said stop: a waiting plan is taken off the table, a running one meets the kill switch."""
+        async with self._store.begin() as uow:
+            case = await uow.incidents.case(incident_id)
+        if case is None:
+            return "This incident is not known here."
+        if case.plan is not None and case.plan.state is PlanState.PROPOSED:
+            return (await self._decider.reject(case.plan.id, user, "stopped in the thread")).message
+        if case.incident.state is IncidentState.MITIGATING:
+            return await self.kill(
+                case.incident.service, f"stopped in the thread of {incident_label(incident_id)}", user
+            )
+        return "Nothing is running or waiting here; nothing will be changed."
+
+    async def ask(self, incident_id: IncidentId, question: str, user: SlackUserId) -> str:
+        """Answers from the incident's own evidence; changes nothing."""
+        case = await self.case(incident_id)
+        if case is None:
+            return "This incident is not known here."
+        asked = await self._diagnoser.question(case, await self._detector.bank())
+        try:
+            answer = await self._author.reply(asked, question)
+        except (TemporaryError, PermanentError) as error:
+            answer = f"{self._author.name} gave no answer: {error}"
+        entry = TraceEntry(
+            TraceKind.QUESTION,
+            f"{user} asked: {question[:200]}",
+            {"user": user, "question": question, "answer": answer},
+        )
+        async with self._store.begin() as uow:
+            await record(uow, incident_id, entries=[entry], redraw=False)
+        return answer
+
+    async def investigate(self, service: str, user: SlackUserId) -> str:
+        """Evidence on a service as it stands now; opens no incident."""
+        await self._check_scope(service)
+        del user
+        dossier = await self._investigator.gather(
+            ServiceName(service), (), await self._detector.bank(), self._clock.now()
+        )
+        return describe_dossier(dossier)
+
+    async def dry_run(self, incident_id: IncidentId) -> str:
+        """What the plan would send to the target, without sending it."""
+        case = await self.case(incident_id)
+        if case is None or case.plan is None:
+            return "There is no plan for this incident."
+        plan = case.plan
+        if isinstance(plan.action, ManualAction) or plan.target is None:
+            return f"Nothing would be called. By hand: {getattr(plan.action, 'command', '')}"
+        target = self._targets.for_platform(plan.target.platform)
+        lines = [f"{describe_action(plan.action)} on {plan.target.platform} {plan.target.describe()}, calling:"]
+        lines += [f"{number}. {step.model_dump_json()}" for number, step in enumerate(operations(plan.action), start=1)]
+        lines.append(f"By hand: {target.command(plan.target, plan.action)}")
+        lines += [
+            f"{'✅' if one.allowed else '⛔'} {one.rule.replace('_', ' ')}: {one.reason}"
+            for one in case.guardrails.answers
+        ]
+        return "\n".join(lines)
+
+    async def mute(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        """No new card for this cause for an hour."""
+        async with self._store.begin() as uow:
+            await uow.incidents.mute(incident_id, for_s=MUTE_S)
+            await record(uow, incident_id, entries=[_ordered("muted", user)], notices=[line(f"🔕 muted by <@{user}>")])
+        return "Muted: no new card for this cause for an hour."
+
+    async def not_an_incident(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        """Closes it as noise, and mutes its cause for an hour."""
+        async with self._store.begin() as uow:
+            await uow.incidents.mute(incident_id, for_s=MUTE_S)
+        return await self._end(incident_id, user, "not an incident")
+
+    async def take_ownership(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        """The person becomes the incident's owner."""
+        async with self._store.begin() as uow:
+            await uow.incidents.set_owner(incident_id, user)
+            said = line(f"🙋 <@{user}> owns this")
+            await record(uow, incident_id, entries=[_ordered("ownership taken", user)], notices=[said])
+        return "It is yours."
+
+    async def escalate(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        """Takes the plan off the table and leaves the incident to people."""
+        return await self._move(incident_id, IncidentState.ESCALATED, user, f"escalated by <@{user}>")
+
+    async def close(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        """Closes the incident; its cause stays quiet for an hour."""
+        async with self._store.begin() as uow:
+            await uow.incidents.mute(incident_id, for_s=MUTE_S)
+        return await self._end(incident_id, user, "closed")
+
+    async def _end(self, incident_id: IncidentId, user: SlackUserId, how: str) -> str:
+        return await self._move(incident_id, IncidentState.CLOSED, user, f"{how} by <@{user}>")
+
+    async def _move(self, incident_id: IncidentId, to: IncidentState, user: SlackUserId, outcome: str) -> str:
+        async with self._store.begin() as uow:
+            case = await uow.incidents.case(incident_id)
+            if case is None:
+                return "This incident is not known here."
+            incident = case.incident
+            if to not in INCIDENT_TRANSITIONS[incident.state]:
+                over = "over already" if incident.state in FINAL_INCIDENT_STATES else "being acted on right now"
+                return f"Not possible: the incident is {over}."
+            if case.plan is not None:
+                await supersede(uow, case.plan.id, case.plan.state)
+            moved = await advance(
+                uow, incident, to, outcome=outcome, entries=[_ordered(to.value, user)], notices=[line(outcome)]
+            )
+        return f"Done: {to.value}." if moved else "Somebody else was faster; look at the card."
+
+    async def _check_scope(self, scope: str) -> None:
+        if scope == "all":
+            return
+        known = await self._known_services()
+        if scope not in known:
+            close = difflib.get_close_matches(scope, sorted(known), n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise PermanentError(f"No service “{scope}” here.{hint} Known: {', '.join(sorted(known)) or 'none yet'}.")
+
+    async def _known_services(self) -> frozenset[ServiceName]:
+        bank = await self._detector.bank()
+        return self._catalogue.known(key.service for key in bank.keys())
+
+    async def _switched(self, uow: UnitOfWork, summary: str, user: SlackUserId) -> None:
+        await uow.trace.add(SYSTEM, TraceEntry(TraceKind.SWITCH, summary, {"user": user}))
+        for incident in await uow.incidents.open():
+            await record(uow, incident.id)
+
+    def _owned(self, case: Case) -> Case:
+        return dataclasses.replace(case, service_owner=self._catalogue[case.incident.service].owner)
+
+
+def _ordered(what: str, user: SlackUserId) -> TraceEntry:
+    return TraceEntry(TraceKind.NOTE, f"{what} by {user}", {"user": user})

@@ -1,0 +1,250 @@
+"""Gathering what a diagnosis may rest on: every fact with its query and window, every read with its latency."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from executors.guardrails.inputs import GRAPH_MAX_AGE_S
+from pipeline.domain.anomaly import Anomaly, DetectionSettings, bound_for
+from pipeline.domain.baseline import BaselineBank
+from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.diagnosis import Evidence, EvidenceKind
+from pipeline.domain.errors import PermanentError, TemporaryError
+from pipeline.domain.facts import Facts
+from pipeline.domain.ids import EvidenceId, ServiceName
+from pipeline.domain.plan import TargetState
+from pipeline.domain.telemetry import Sample, SeriesKey, Signal, format_value
+from pipeline.domain.topology import DependencyGraph
+from pipeline.domain.trace import TraceEntry, TraceKind
+from pipeline.ports.store import Store
+from pipeline.ports.targets import Targets
+
+LOOK_BACK_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """What was found. ``target_problem`` says why ``target`` is None, when it is."""
+
+    evidence: tuple[Evidence, ...]
+    facts: Facts
+    target: TargetState | None
+    target_problem: str
+    entries: tuple[TraceEntry, ...]
+
+
+class Investigator:
+    """Reads the store, the graph and the target; decides nothing."""
+
+    def __init__(self, store: Store, targets: Targets, catalogue: Catalogue, settings: DetectionSettings) -> None:
+        self._store = store
+        self._targets = targets
+        self._catalogue = catalogue
+        self._settings = settings
+
+    async def gather(
+        self, service: ServiceName, anomalies: Sequence[Anomaly], bank: BaselineBank, now: datetime
+    ) -> Dossier:
+        """The dossier of ``service`` as of ``now``."""
+        since = now - timedelta(seconds=LOOK_BACK_S)
+        started = time.monotonic()
+        async with self._store.begin() as uow:
+            graph = await uow.telemetry.graph(max_age_s=GRAPH_MAX_AGE_S)
+            window = dict(await uow.telemetry.service_window(service, since))
+            callees = sorted(graph.callees(service))
+            for callee in callees:
+                window.update(await uow.telemetry.service_window(callee, since))
+        entries = [_call("query_metrics", f"{service} and {len(callees)} callees", started, "ok")]
+        started = time.monotonic()
+        target, problem = await self._observe(service)
+        entries.append(_call("observe_target", service, started, problem or "ok"))
+        notes = _Notes(since, now)
+        for anomaly in anomalies:
+            notes.anomaly(anomaly)
+        self._signals(notes, service, window, bank)
+        slow = self._callees(notes, callees, window, bank)
+        _topology(notes, service, graph)
+        if target is not None:
+            notes.add(
+                "target",
+                f"{target.ref.describe()} wants {target.replicas} replicas, {target.ready} ready,"
+                f" generation {target.generation}",
+                f"observe {target.ref.platform} {target.ref.describe()}",
+                target.ref.name,
+            )
+        facts = Facts(
+            traffic_ratio=_ratio(window, bank, SeriesKey(service, Signal.TRAFFIC)),
+            latency_ratio=_ratio(window, bank, SeriesKey(service, Signal.LATENCY_P99)),
+            error_ratio=_newest(window, SeriesKey(service, Signal.ERROR_RATIO)),
+            memory_ratio_by_instance={
+                key.instance: samples[-1].value
+                for key, samples in window.items()
+                if key.service == service and key.signal is Signal.MEMORY_RATIO and samples
+            },
+            memory_slope_per_min=_worst_slope(window, service),
+            slow_callees=tuple(slow),
+            replicas=target.replicas if target else None,
+        )
+        return Dossier(tuple(notes.items), facts, target, problem, tuple(entries))
+
+    async def _observe(self, service: ServiceName) -> tuple[TargetState | None, str]:
+        address = self._catalogue[service].target
+        if address is None:
+            return None, f"the catalogue names no target for {service}"
+        try:
+            target = self._targets.for_platform(address.platform)
+            return await target.observe(await target.resolve(address)), ""
+        except (TemporaryError, PermanentError) as error:
+            return None, str(error)
+
+    def _signals(
+        self,
+        notes: _Notes,
+        service: ServiceName,
+        window: Mapping[SeriesKey, Sequence[Sample]],
+        bank: BaselineBank,
+    ) -> None:
+        for key, samples in sorted(window.items()):
+            if key.service == service and samples and not notes.has(key):
+                notes.signal(key, samples, bank)
+
+    def _callees(
+        self,
+        notes: _Notes,
+        callees: Sequence[ServiceName],
+        window: Mapping[SeriesKey, Sequence[Sample]],
+        bank: BaselineBank,
+    ) -> list[ServiceName]:
+        slow: list[ServiceName] = []
+        for callee in callees:
+            key = SeriesKey(callee, Signal.LATENCY_P99)
+            samples = window.get(key)
+            if not samples:
+                continue
+            notes.signal(key, samples, bank)
+            bound = bound_for(key, bank.expect(key, samples[-1].at), self._settings)
+            if bound is not None and bound.breached(samples[-1].value):
+                slow.append(callee)
+        return slow
+
+
+class _Notes:
+    """Evidence with ids in the order it was found."""
+
+    def __init__(self, since: datetime, now: datetime) -> None:
+        self.items: list[Evidence] = []
+        self._since = since
+        self._now = now
+        self._keys: set[SeriesKey] = set()
+
+    def has(self, key: SeriesKey) -> bool:
+        return key in self._keys
+
+    def anomaly(self, anomaly: Anomaly) -> None:
+        unit = anomaly.key.unit
+        baseline = ""
+        if anomaly.expected == anomaly.expected:
+            spread = format_value(anomaly.sigma, unit)
+            baseline = f", baseline {format_value(anomaly.expected, unit)} ± {spread} ({anomaly.sigmas:.1f}σ)"
+        side = "above" if anomaly.bound.breach_above else "below"
+        self._keys.add(anomaly.key)
+        self.add(
+            "anomaly",
+            f"{anomaly.key.describe()} is {format_value(anomaly.value, unit)}, {side} its bound of"
+            f" {format_value(anomaly.bound.threshold, unit)} since {anomaly.started_at:%H:%M:%S} UTC{baseline}",
+            _query(anomaly.key),
+            anomaly.key.instance or anomaly.key.service,
+            since=anomaly.started_at,
+        )
+
+    def signal(self, key: SeriesKey, samples: Sequence[Sample], bank: BaselineBank) -> None:
+        newest = samples[-1]
+        expected = bank.expect(key, newest.at)
+        against = "no baseline yet"
+        if expected.known:
+            ratio = f", {newest.value / expected.mean:.1f}× of it" if expected.mean > 0 else ""
+            against = f"baseline {format_value(expected.mean, key.unit)}{ratio}"
+        self._keys.add(key)
+        self.add(
+            "metric",
+            f"{key.describe()} is {format_value(newest.value, key.unit)} ({against})",
+            _query(key),
+            key.instance or key.service,
+        )
+
+    def add(
+        self, kind: EvidenceKind, statement: str, query: str, subject: str, *, since: datetime | None = None
+    ) -> None:
+        self.items.append(
+            Evidence(
+                EvidenceId(f"E{len(self.items) + 1}"), kind, statement, query, since or self._since, self._now, subject
+            )
+        )
+
+
+def _query(key: SeriesKey) -> str:
+    where = f'service="{key.service}"' + (f', instance="{key.instance}"' if key.instance else "")
+    return f"{key.signal.value}{{{where}}}"
+
+
+def _topology(notes: _Notes, service: ServiceName, graph: DependencyGraph) -> None:
+    if not graph.knows(service):
+        return
+    callers, callees = sorted(graph.callers(service)), sorted(graph.callees(service))
+    notes.add(
+        "topology",
+        f"{service} is called by {', '.join(callers) or 'nobody'} and calls {', '.join(callees) or 'nobody'}",
+        "service graph",
+        service,
+    )
+
+
+def _call(tool: str, about: str, started: float, status: str) -> TraceEntry:
+    latency_ms = (time.monotonic() - started) * 1000
+    return TraceEntry(
+        TraceKind.TOOL_CALL,
+        f"{tool}({about}): {status}, {latency_ms:.0f} ms",
+        {"tool": tool, "about": about, "status": status, "latency_ms": round(latency_ms, 1)},
+    )
+
+
+def _newest(window: Mapping[SeriesKey, Sequence[Sample]], key: SeriesKey) -> float | None:
+    samples = window.get(key)
+    return samples[-1].value if samples else None
+
+
+def _ratio(window: Mapping[SeriesKey, Sequence[Sample]], bank: BaselineBank, key: SeriesKey) -> float | None:
+    samples = window.get(key)
+    if not samples:
+        return None
+    expected = bank.expect(key, samples[-1].at)
+    return samples[-1].value / expected.mean if expected.known and expected.mean > 0 else None
+
+
+def _worst_slope(window: Mapping[SeriesKey, Sequence[Sample]], service: ServiceName) -> float | None:
+    """Least-squares growth a minute over the last ten minutes, of the instance with the highest ratio."""
+    candidates = [
+        samples
+        for key, samples in window.items()
+        if key.service == service and key.signal is Signal.MEMORY_RATIO and len(samples) >= 3
+    ]
+    if not candidates:
+        return None
+    worst = max(candidates, key=lambda samples: samples[-1].value)
+    minutes = np.array([(sample.at - worst[0].at).total_seconds() / 60 for sample in worst])
+    if minutes[-1] <= 0:
+        return None
+    return float(np.polyfit(minutes, np.array([sample.value for sample in worst]), 1)[0])
+
+
+def describe_dossier(dossier: Dossier) -> str:
+    """The evidence as lines for a person."""
+    lines = [f"[{item.id}] {item.statement}" for item in dossier.evidence]
+    if dossier.target_problem:
+        lines.append(f"Target: {dossier.target_problem}")
+    return "\n".join(lines) or "No samples of this service in the last ten minutes."

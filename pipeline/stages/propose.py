@@ -1,0 +1,160 @@
+"""From a diagnosis to a plan: strategy, guardrails, and what the card will offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from executors.guardrails.gate import decide
+from executors.guardrails.inputs import read_facts
+from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.confidence import PROPOSE_FROM
+from pipeline.domain.diagnosis import Diagnosis, Passage
+from pipeline.domain.guardrail import GuardrailResult
+from pipeline.domain.incident import Incident
+from pipeline.domain.lifecycle import IncidentState, PlanState
+from pipeline.domain.notice import ThreadNotice, ThreadPart
+from pipeline.domain.phase import Phase
+from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, describe_action
+from pipeline.domain.severity import Severity
+from pipeline.domain.strategy import choose_action
+from pipeline.domain.trace import TraceEntry, TraceKind
+from pipeline.ports.store import PlanDraft, Store, UnitOfWork
+from pipeline.stages.advance import advance
+from pipeline.stages.investigate import Dossier
+from pipeline.stages.settings import LoopSettings
+
+_PARTS = (ThreadNotice(part=ThreadPart.EVIDENCE), ThreadNotice(part=ThreadPart.REASONING))
+
+
+class Proposer:
+    """Records the diagnosis and the plan made from it, in one transaction."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, settings: LoopSettings) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._settings = settings
+
+    async def run(
+        self,
+        incident: Incident,
+        diagnosis: Diagnosis,
+        dossier: Dossier,
+        passages: Sequence[Passage],
+        entries: Sequence[TraceEntry],
+    ) -> None:
+        """Leaves the incident awaiting a decision, or escalated with the reason why nothing is offered."""
+        action = choose_action(diagnosis, dossier.facts, dossier.target, dossier.target_problem)
+        async with self._store.begin() as uow:
+            guardrails = await self._gate(uow, incident, diagnosis, action, dossier)
+            draft = PlanDraft(
+                incident_id=incident.id,
+                action=action,
+                target=dossier.target.ref if dossier.target else None,
+                generation=dossier.target.generation if dossier.target else "",
+                replicas_before=dossier.target.replicas if dossier.target else 0,
+                approvals_needed=self.approvals_needed(incident),
+                expected_effect=_expected_effect(action),
+                ttl_s=self._settings.approval_ttl_s,
+            )
+            plan = await uow.plans.propose(draft, guardrails)
+            await uow.incidents.save_diagnosis(incident.id, diagnosis, dossier.evidence, passages)
+            entries = [*entries, *_planned(plan, guardrails)]
+            why_not = await self._why_not_offered(uow, diagnosis, action, guardrails)
+            if why_not:
+                await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.BLOCKED)
+            await advance(
+                uow,
+                incident,
+                IncidentState.ESCALATED if why_not else IncidentState.AWAITING_DECISION,
+                outcome=why_not or "",
+                entries=entries,
+                notices=_PARTS,
+            )
+
+    def approvals_needed(self, incident: Incident) -> int:
+        """Two people at SEV1/SEV2 and for tier 1 (configurable), one elsewhere."""
+        severe = incident.severity in (Severity.SEV1, Severity.SEV2) or self._catalogue[incident.service].tier == 1
+        return self._settings.approvals_severe if severe else 1
+
+    async def _gate(
+        self,
+        uow: UnitOfWork,
+        incident: Incident,
+        diagnosis: Diagnosis,
+        action: RestartAction | ScaleAction | ManualAction,
+        dossier: Dossier,
+    ) -> GuardrailResult:
+        if isinstance(action, ManualAction) or dossier.target is None:
+            return GuardrailResult()
+        facts = await read_facts(
+            uow,
+            service=incident.service,
+            action=action,
+            ref=dossier.target.ref,
+            generation=dossier.target.generation,
+            observed=dossier.target,
+            confidence=diagnosis.confidence.score,
+            plan_id=None,
+            started=False,
+            rollback=False,
+        )
+        return decide(facts, self._settings.limits)
+
+    async def _why_not_offered(
+        self,
+        uow: UnitOfWork,
+        diagnosis: Diagnosis,
+        action: RestartAction | ScaleAction | ManualAction,
+        guardrails: GuardrailResult,
+    ) -> str:
+        if isinstance(action, ManualAction):
+            return f"to be done by hand: {action.why_manual}"
+        if (await uow.control.phase() or Phase.SHADOW) is Phase.SHADOW:
+            return f"shadow phase: would have proposed “{describe_action(action)}”"
+        if diagnosis.confidence.score < PROPOSE_FROM:
+            return f"confidence {diagnosis.confidence.score:.2f} is below {PROPOSE_FROM:.2f}: nothing is proposed"
+        if not guardrails.allowed:
+            refusals = "; ".join(f"{one.rule.replace('_', ' ')}: {one.reason}" for one in guardrails.refusals)
+            return f"blocked by guardrails: {refusals}"
+        return ""
+
+
+def _planned(plan: Plan, guardrails: GuardrailResult) -> list[TraceEntry]:
+    entries = [
+        TraceEntry(
+            TraceKind.PLANNED,
+            f"plan {plan.revision}: {describe_action(plan.action)}",
+            {
+                "plan": plan.id,
+                "hash": plan.hash,
+                "action": plan.action.model_dump(mode="json"),
+                "target": plan.target.model_dump(mode="json") if plan.target else None,
+                "generation": plan.generation,
+            },
+        )
+    ]
+    if guardrails.answers:
+        entries.append(guardrail_entry("at the proposal", guardrails))
+    return entries
+
+
+def guardrail_entry(when: str, result: GuardrailResult) -> TraceEntry:
+    """Every rule's answer as one trace entry."""
+    refused = ", ".join(answer.rule for answer in result.refusals)
+    return TraceEntry(
+        TraceKind.GUARDRAILS,
+        f"guardrails {when}: " + (f"refused by {refused}" if refused else "all allow"),
+        {
+            "allowed": result.allowed,
+            "answers": [{"rule": one.rule, "allowed": one.allowed, "reason": one.reason} for one in result.answers],
+        },
+    )
+
+
+def _expected_effect(action: RestartAction | ScaleAction | ManualAction) -> str:
+    if isinstance(action, RestartAction):
+        return "memory falls back to its baseline; the other replicas carry the traffic meanwhile"
+    if isinstance(action, ScaleAction):
+        factor = action.to_replicas / action.from_replicas
+        return f"each replica gets {1 / factor:.0%} of today's load; p99 falls back to its baseline"
+    return "depends on what is found"

@@ -1,0 +1,50 @@
+"""Severity from measured facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.domain.anomaly import Anomaly
+from pipeline.domain.baseline import BaselineBank
+from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.severity import SeverityFacts, SeverityResult, classify
+from pipeline.domain.telemetry import Sample, SeriesKey, Signal
+from pipeline.domain.topology import DependencyGraph
+
+
+def triage(
+    service: ServiceName,
+    anomalies: Sequence[Anomaly],
+    window: Mapping[SeriesKey, Sequence[Sample]],
+    bank: BaselineBank,
+    catalogue: Catalogue,
+    graph: DependencyGraph,
+) -> SeverityResult:
+    """Classifies an incident at ``service`` from its anomalies, the newest samples, the catalogue and the graph."""
+    entry = catalogue[service]
+    callers = graph.callers(service)
+    seen = {key.service for key in window}
+    error = _newest(window, SeriesKey(service, Signal.ERROR_RATIO)) or 0.0
+    latency_key = SeriesKey(service, Signal.LATENCY_P99)
+    latency = _newest(window, latency_key)
+    ratio = 1.0
+    if latency is not None:
+        expected = bank.expect(latency_key, window[latency_key][-1].at)
+        ratio = latency / expected.mean if expected.known and expected.mean > 0 else 1.0
+    return classify(
+        SeverityFacts(
+            kinds=tuple(sorted({anomaly.kind for anomaly in anomalies})),
+            tier=entry.tier,
+            error_ratio=error,
+            latency_ratio=ratio,
+            affected_services=len(callers) + 1,
+            known_services=len(catalogue.known(seen)),
+            financial=entry.financial,
+        )
+    )
+
+
+def _newest(window: Mapping[SeriesKey, Sequence[Sample]], key: SeriesKey) -> float | None:
+    samples = window.get(key)
+    return samples[-1].value if samples else None

@@ -1,0 +1,56 @@
+"""Fixtures for every test: real databases. See tests/databases.py."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bot.embedded.postgres import EmbeddedPostgres
+from bot.embedded.redis import EmbeddedRedis
+from tests.databases import BackgroundLoop, PostgresFactory, flush_redis, open_directory
+
+
+@pytest.fixture(scope="session")
+def server_loop() -> Iterator[BackgroundLoop]:
+    loop = BackgroundLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_factory(server_loop: BackgroundLoop) -> Iterator[PostgresFactory]:
+    """Databases on the session's own PostgreSQL."""
+    with open_directory() as directory:
+        server = EmbeddedPostgres(directory)
+        dsn = server_loop.run(server.start())
+        yield PostgresFactory(server_loop, dsn)
+        server_loop.run(server.stop())
+
+
+@pytest.fixture
+def database_dsn(postgres_factory: PostgresFactory) -> Iterator[str]:
+    """The DSN of a fresh database with the whole schema, gone after the test."""
+    with postgres_factory.migrated() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def blank_database_dsn(postgres_factory: PostgresFactory) -> Iterator[str]:
+    """The DSN of a fresh empty database, gone after the test."""
+    with postgres_factory.blank() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def redis_server_url(server_loop: BackgroundLoop) -> Iterator[str]:
+    """The session's own Redis."""
+    with open_directory() as directory:
+        server = EmbeddedRedis(directory)
+        yield server_loop.run(server.start())
+        server_loop.run(server.stop())
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str) -> str:
+    """The URL of an empty Redis."""
+    flush_redis(redis_server_url)
+    return redis_server_url
