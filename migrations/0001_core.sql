@@ -144,6 +144,9 @@ CREATE TABLE approvals (
     UNIQUE (plan_id, user_id)
 );
 
+-- Fences grow over all executions, so that a target that remembers the highest one can refuse a late call.
+CREATE SEQUENCE fences;
+
 CREATE TABLE executions (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     plan_id     bigint NOT NULL REFERENCES plans (id),

@@ -232,7 +232,7 @@ class LocalProcessTarget(Target):
                 raise PreconditionFailed(f"{self._it} refused to {verb} {ref.describe()}: {reason}")
             case HTTPStatus.TOO_MANY_REQUESTS:
                 raise TemporaryError(f"{self._it} refused to {verb} {ref.describe()} for now: {reason}")
-            case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            case _ if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise PermanentError(f"{self._it} refused to {verb} {ref.describe()} ({status}): {reason}")
             case _:
                 raise OutcomeUnknown(f"{self._it} answered {status} to {verb} {ref.describe()}: {reason}")

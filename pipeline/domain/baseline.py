@@ -7,7 +7,7 @@ baseline slowly; values are compared first and learned afterwards, never the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -75,8 +75,8 @@ class BaselineBank:
     def __len__(self) -> int:
         return len(self._index)
 
-    def keys(self) -> tuple[SeriesKey, ...]:
-        return tuple(self._index)
+    def __iter__(self) -> Iterator[SeriesKey]:
+        return iter(self._index)
 
     def expect(self, key: SeriesKey, at: datetime) -> Expectation:
         """The expectation for ``key`` at ``at``; weight 0 for a series never seen."""

@@ -320,7 +320,7 @@ class Desk:
 
     async def _known_services(self) -> frozenset[ServiceName]:
         bank = await self._detector.bank()
-        return self._catalogue.known(key.service for key in bank.keys())
+        return self._catalogue.known(key.service for key in bank)
 
     async def _switched(self, uow: UnitOfWork, summary: str, user: SlackUserId) -> None:
         await uow.trace.add(SYSTEM, TraceEntry(TraceKind.SWITCH, summary, {"user": user}))

@@ -74,7 +74,7 @@ def web_client(slack: LocalSlack, token: str = BOT_TOKEN) -> AsyncWebClient:
 
 
 @asynccontextmanager
-async def bot_on(mode: str, **options: Any) -> AsyncIterator[Bot]:
+async def bot_on(mode: str, *, hears_itself: bool = False, **options: Any) -> AsyncIterator[Bot]:
     """A local Slack and an app for it; register listeners, then `await bot.connect()`."""
     async with AsyncExitStack() as stack:
         apps: list[AsyncApp] = []
@@ -94,7 +94,11 @@ async def bot_on(mode: str, **options: Any) -> AsyncIterator[Bot]:
             port = runner.addresses[0][1]
             options["events_url"] = f"http://127.0.0.1:{port}/slack/events"
         slack = await stack.enter_async_context(running(local_slack(**options)))
-        app = AsyncApp(client=web_client(slack), signing_secret=SIGNING_SECRET)
+        app = AsyncApp(
+            client=web_client(slack),
+            signing_secret=SIGNING_SECRET,
+            ignoring_self_events_enabled=not hears_itself,
+        )
         apps.append(app)
         yield Bot(slack, app, mode, stack)
 

@@ -235,7 +235,16 @@ async def test_a_response_url_replaces_and_deletes(bot: Bot, alice: Person) -> N
     await alice.wait_for(lambda state: len(state["messages"][INCIDENTS]) == 1, PATIENCE_S)
 
 
-async def test_messages_mentions_and_the_bots_own_echo(bot: Bot, alice: Person) -> None:
+@pytest.mark.parametrize("mode", ["socket", "http"])
+async def test_messages_mentions_and_the_bots_own_echo(mode: str) -> None:
+    async with (
+        bot_on(mode, hears_itself=True, ack_timeout_s=PATIENCE_S) as bot,
+        Person(bot.slack.base_url, "U0ALICE") as alice,
+    ):
+        await _check_events(bot, alice)
+
+
+async def _check_events(bot: Bot, alice: Person) -> None:
     events: asyncio.Queue[Json] = asyncio.Queue()
 
     async def keep(body: Json, next: Any) -> None:
@@ -246,8 +255,7 @@ async def test_messages_mentions_and_the_bots_own_echo(bot: Bot, alice: Person) 
     async def listener() -> None:
         """Bolt answers an event with 404 unless somebody listens."""
 
-    # Placed first: Bolt itself drops the bot's own messages later on.
-    bot.app._async_middleware_list.insert(0, _middleware(keep))
+    bot.app.middleware(keep)
     bot.app.event("message")(listener)
     bot.app.event("app_mention")(listener)
     await bot.connect()
@@ -279,12 +287,6 @@ async def test_messages_mentions_and_the_bots_own_echo(bot: Bot, alice: Person) 
     await alice.command("/invite @sre-bot", GENERAL)
     await alice.say("now it is", GENERAL)
     assert (await asyncio.wait_for(events.get(), PATIENCE_S))["event"]["text"] == "now it is"
-
-
-def _middleware(function: Any) -> Any:
-    from slack_bolt.middleware.async_custom_middleware import AsyncCustomMiddleware
-
-    return AsyncCustomMiddleware(app_name="test", func=function)
 
 
 async def test_the_home_tab(bot: Bot, alice: Person) -> None:

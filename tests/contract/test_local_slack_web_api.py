@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -349,6 +350,33 @@ async def test_trouble_switches(slack: LocalSlack, client: AsyncWebClient) -> No
         async with Person(slack.base_url, "U0ALICE") as alice:
             await alice.wait_for(lambda state: state["trouble"]["rate_limit_s"] == 0, PATIENCE_S)
         await client.chat_postMessage(channel=INCIDENTS, text="x")
+
+
+async def test_the_world_is_passed_through() -> None:
+    switched: list[Any] = []
+
+    async def fault(request: web.Request) -> web.Response:
+        switched.append((request.match_info["name"], await request.json()))
+        return web.json_response({"name": "slow", "active": True})
+
+    async def world(_request: web.Request) -> web.Response:
+        return web.json_response({"services": [{"name": "checkout", "replicas": 2, "instances": []}]})
+
+    supervisor = web.Application()
+    supervisor.add_routes([web.get("/v1/world", world), web.post("/v1/faults/{name}", fault)])
+    runner = web.AppRunner(supervisor)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    world_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with running(local_slack(world_url=world_url)) as slack, aiohttp.ClientSession() as http:
+        async with http.get(f"{slack.base_url}/local/world") as response:
+            assert (await response.json())["services"][0]["replicas"] == 2
+        async with http.post(f"{slack.base_url}/local/world/faults/slow", json={"on": True}) as response:
+            assert (await response.json())["active"]
+        assert switched == [("slow", {"on": True})]
+        await runner.cleanup()
+        async with http.get(f"{slack.base_url}/local/world") as response:
+            assert response.status == 503
 
 
 async def test_the_page_and_the_missing_world(slack: LocalSlack) -> None:

@@ -168,11 +168,10 @@ async def test_a_server_that_is_away_is_a_temporary_error_in_one_line(tmp_path: 
 
 async def test_a_listener_ends_with_a_temporary_error_when_the_server_is_killed(tmp_path: Path) -> None:
     with own_redis(tmp_path) as server:
-        async with bus(server.url) as sender, bus(server.url) as receiver:
-            async with hearing(receiver, "incidents", sender) as heard:
-                server.kill()
-                await until(heard.done)
-                assert isinstance(heard.error(), TemporaryError)
+        async with bus(server.url) as sender, bus(server.url) as one, hearing(one, "incidents", sender) as heard:
+            server.kill()
+            await until(heard.done)
+            assert isinstance(heard.error(), TemporaryError)
 
 
 async def test_a_frozen_server_is_given_up_after_the_patience_for_one_answer(
@@ -229,7 +228,10 @@ class Heard:
 
     async def stop(self) -> None:
         self._task.cancel()
-        await asyncio.wait([self._task])
+        _, stuck = await asyncio.wait([self._task], timeout=20.0)
+        if stuck:
+            self._task.print_stack()
+        assert not stuck
 
 
 @asynccontextmanager

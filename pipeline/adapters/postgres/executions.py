@@ -50,7 +50,7 @@ class PostgresExecutions:
 
     async def claim(self, *, worker: str, lease_s: float) -> Execution | None:
         row = await self._connection.fetchrow(
-            f"""UPDATE executions SET state = 'claimed', fence = fence + 1, leased_by = $1,
+            f"""UPDATE executions SET state = 'claimed', fence = nextval('fences'), leased_by = $1,
                        lease_until = clock_timestamp() + make_interval(secs => $2),
                        started_at = coalesce(started_at, clock_timestamp())
                 WHERE id = (SELECT id FROM executions WHERE state = 'ready' AND not_before <= clock_timestamp()
@@ -63,7 +63,7 @@ class PostgresExecutions:
 
     async def take_over(self, *, worker: str, lease_s: float) -> Execution | None:
         row = await self._connection.fetchrow(
-            f"""UPDATE executions SET fence = fence + 1, leased_by = $1,
+            f"""UPDATE executions SET fence = nextval('fences'), leased_by = $1,
                        lease_until = clock_timestamp() + make_interval(secs => $2),
                        state = CASE WHEN state = 'dispatched' THEN 'unknown' ELSE state END,
                        waiting_since = CASE WHEN state = 'unknown' THEN waiting_since END

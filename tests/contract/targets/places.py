@@ -8,13 +8,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 from kubernetes.client import Configuration
 
 from executors.targets.kubernetes import KubernetesTarget
 from executors.targets.local_process import LocalProcessTarget
 from pipeline.domain.catalogue import WorkloadAddress
+from pipeline.domain.errors import TemporaryError
 from pipeline.domain.execution import Intent
 from pipeline.domain.ids import ExecutionId
 from pipeline.domain.plan import ScaleTo, TargetRef, TargetState
@@ -23,8 +24,10 @@ from tests.faults import Proxy
 from tests.kube_server import TOKEN, KubeServer
 
 PATIENCE_S = 90.0
-BRIEF_S = 2.0
+BRIEF_S = 1.0
 """A time-out for the adapters that are meant to meet it."""
+
+T = TypeVar("T")
 
 _executions = itertools.count(1)
 
@@ -40,6 +43,16 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     while not await condition():
         assert time.monotonic() < deadline, "it did not come about"
         await asyncio.sleep(0.05)
+
+
+async def as_soon_as_readable(call: Callable[[], Awaitable[T]]) -> T:
+    """Tries again while it says that nothing happened: a busy machine may take longer to answer than BRIEF_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await call()
+        except TemporaryError:
+            assert time.monotonic() < deadline
 
 
 class Place(ABC):

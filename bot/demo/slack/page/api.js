@@ -19,7 +19,11 @@ export async function post(path, body) {
       body: JSON.stringify(body),
     });
     const answer = await answerOf(response);
-    return { ...answer, ok: response.ok && answer.ok !== false, error: answer.error ?? (response.ok ? undefined : `HTTP ${response.status}`) };
+    return {
+      ...answer,
+      ok: response.ok && answer.ok !== false,
+      error: answer.error ?? (response.ok ? undefined : `HTTP ${response.status}`),
+    };
   } catch {
     return { ok: false, error: UNREACHABLE };
   }

@@ -2,7 +2,7 @@
 
 import { coalesce, get, post, subscribe } from "./api.js";
 import { createComposer } from "./composer.js";
-import { avatar, h, icon, keepFocus } from "./dom.js";
+import { avatar, div, h, icon, keepFocus, span } from "./dom.js";
 import { closeMenu } from "./layer.js";
 import { arrange, paintMessages } from "./messages.js";
 import { createReadMarks, parseRoute, permalink } from "./route.js";
@@ -16,7 +16,13 @@ const FIRST_USER = "U0ALICE";
 const WIDE_PX = 1200;
 
 const byId = (id) => document.getElementById(id);
-const main = { header: byId("main-header"), body: byId("main-body"), scroller: byId("scroller"), composer: byId("main-composer"), jump: byId("jump") };
+const main = {
+  header: byId("main-header"),
+  body: byId("main-body"),
+  scroller: byId("scroller"),
+  composer: byId("main-composer"),
+  jump: byId("jump"),
+};
 const marks = createReadMarks();
 const dismissed = new Set();
 const paintModals = createModals();
@@ -91,7 +97,11 @@ function paintChannel(channel) {
   const rows = arrange(roots);
   const before = main.body.querySelectorAll(".message").length;
   if (rows.length === 0) {
-    main.body.replaceChildren(h("div", { class: "empty" }, h("h2", null, `# ${channel.name}`), h("p", null, `This is the very beginning of the #${channel.name} channel.`)));
+    main.body.replaceChildren(div(
+      "empty",
+      h("h2", null, `# ${channel.name}`),
+      h("p", null, `This is the very beginning of the #${channel.name} channel.`),
+    ));
   } else {
     main.body.querySelector(".empty")?.remove();
     keepFocus(main.body, () => paintMessages(main.body, rows, ctx));
@@ -107,15 +117,20 @@ function paintHeader() {
   if (main.header.dataset.painted === signature) return;
   main.header.dataset.painted = signature;
   if (route.page === "home") {
-    main.header.replaceChildren(avatar(bot, 24), h("h1", null, bot?.real_name ?? "sre-bot"), h("span", { class: "badge" }, "APP"), h("span", { class: "tab", "aria-current": "page" }, "Home"));
+    main.header.replaceChildren(
+      avatar(bot, 24),
+      h("h1", null, bot?.real_name ?? "sre-bot"),
+      span("badge", "APP"),
+      h("span", { class: "tab", "aria-current": "page" }, "Home"),
+    );
     return;
   }
   const channel = state.channels.find((each) => each.id === route.channel);
   const people = state.users.filter((user) => user.role !== "bot" || channel.is_member);
   main.header.replaceChildren(icon("hash"), h("h1", null, channel.name),
-    h("span", { class: "main__note" }, channel.is_member ? "" : `${bot?.real_name ?? "The bot"} is not here: /invite @${bot?.name ?? "bot"}`),
+    span("main__note", channel.is_member ? "" : `${bot?.real_name ?? "The bot"} is not here: /invite @${bot?.name ?? "bot"}`),
     h("span", { class: "faces", title: people.map((user) => user.real_name).join(", "), role: "img", "aria-label": `${people.length} members` },
-      people.slice(-3).map((user) => avatar(user, 24)), h("span", { class: "faces__count" }, String(people.length))));
+      people.slice(-3).map((user) => avatar(user, 24)), span("faces__count", String(people.length))));
 }
 
 function paintStatus() {
@@ -123,7 +138,10 @@ function paintStatus() {
   const how = { socket: "Socket Mode", http: "HTTP" }[mode];
   const status = byId("bot-status");
   status.dataset.connected = String(connected);
-  status.replaceChildren(h("span", { class: connected ? "presence presence--on" : "presence" }), connected ? `sre-bot connected${how ? ` · ${how}` : ""}` : "sre-bot is not connected");
+  status.replaceChildren(
+    span(connected ? "presence presence--on" : "presence"),
+    connected ? `sre-bot connected${how ? ` · ${how}` : ""}` : "sre-bot is not connected",
+  );
   const total = state.channels.reduce((sum, channel) => sum + unread(channel.id), 0);
   document.title = `${total ? `(${total}) ` : ""}${route.page === "home" ? "sre-bot" : `#${state.channels.find((each) => each.id === route.channel).name}`} · ${state.team.name ?? "Local"} · Slack`;
 }

@@ -1,6 +1,6 @@
 // Block Kit to DOM nodes: https://api.slack.com/reference/block-kit/blocks
 
-import { h, icon, patch, safeUrl } from "./dom.js";
+import { div, h, icon, patch, safeUrl, span } from "./dom.js";
 import { renderElement } from "./elements.js";
 import { lightbox } from "./layer.js";
 import { textObject } from "./mrkdwn.js";
@@ -18,25 +18,28 @@ function picture(block, className) {
 /** An image with its title, folded away by the little triangle and enlarged by a click. */
 export function figure(src, alt, title) {
   const enlarge = h("button", { type: "button", class: "figure__open", "aria-label": `Enlarge: ${alt || title || "image"}`, "data-testid": "enlarge", on: { click: () => lightbox(src, alt, title) } },
-    h("img", { src, alt, on: { error: () => enlarge.replaceChildren(h("span", { class: "figure__broken" }, `Image not available: ${alt || title || "no description"}`)) } }));
-  if (!title) return h("div", { class: "figure" }, enlarge);
+    h("img", { src, alt, on: { error: () => enlarge.replaceChildren(span("figure__broken", `Image not available: ${alt || title || "no description"}`)) } }));
+  if (!title) return div("figure", enlarge);
   const fold = h("button", { type: "button", class: "figure__title", "aria-expanded": "true", on: { click: () => {
     const open = fold.getAttribute("aria-expanded") !== "true";
     fold.setAttribute("aria-expanded", String(open));
     enlarge.hidden = !open;
   } } }, title, icon("chevron"));
-  return h("div", { class: "figure" }, fold, enlarge);
+  return div("figure", fold, enlarge);
 }
 
 function accessory(block, ctx) {
   const element = block.accessory;
   if (!element) return null;
-  return h("div", { class: "section__accessory" }, element.type === "image" ? picture(element, "section__thumb") : renderElement(element, block, ctx));
+  return div(
+    "section__accessory",
+    element.type === "image" ? picture(element, "section__thumb") : renderElement(element, block, ctx),
+  );
 }
 
 function input(block, ctx) {
   const label = h(["radio_buttons", "checkboxes", "multi_static_select"].includes(block.element?.type) ? "div" : "label", { class: "input__label" }, textObject(block.label, ctx),
-    block.optional ? h("span", { class: "input__optional" }, " (optional)") : null);
+    block.optional ? span("input__optional", " (optional)") : null);
   const control = renderElement(block.element, block, ctx);
   if (control.matches("input, textarea")) {
     control.id = `field-${block.block_id}`;
@@ -44,8 +47,8 @@ function input(block, ctx) {
   } else {
     control.setAttribute("aria-label", block.label?.text ?? "");
   }
-  return h("div", { class: "block input" }, label, control,
-    block.hint ? h("div", { class: "input__hint" }, textObject(block.hint, ctx)) : null,
+  return div("block input", label, control,
+    block.hint ? div("input__hint", textObject(block.hint, ctx)) : null,
     h("div", { class: "input__error", role: "alert", "data-testid": "input-error", "data-error-for": block.block_id }));
 }
 
@@ -58,32 +61,32 @@ function renderBlock(block, ctx) {
       return h("div", { class: "block section" },
         h("div", { class: "section__main text" },
           block.text ? h("div", null, textObject(block.text, ctx)) : null,
-          block.fields ? h("div", { class: "section__fields" }, block.fields.map((each) => h("div", { class: "section__field" }, textObject(each, ctx)))) : null),
+          block.fields ? div("section__fields", block.fields.map((each) => div("section__field", textObject(each, ctx)))) : null),
         accessory(block, ctx));
     case "context":
-      return h("div", { class: "block context" }, (block.elements ?? []).map((each) =>
-        each.type === "image" ? picture(each, "context__image") : h("span", { class: "context__text text" }, textObject(each, ctx))));
+      return div("block context", (block.elements ?? []).map((each) =>
+        each.type === "image" ? picture(each, "context__image") : span("context__text text", textObject(each, ctx))));
     case "actions":
     case "context_actions":
-      return h("div", { class: "block actions" }, (block.elements ?? []).map((each) => renderElement(each, block, ctx)));
+      return div("block actions", (block.elements ?? []).map((each) => renderElement(each, block, ctx)));
     case "divider":
       return h("hr", { class: "block divider" });
     case "image":
-      return h("div", { class: "block" }, figure(imageUrl(block), block.alt_text ?? "", block.title?.text));
+      return div("block", figure(imageUrl(block), block.alt_text ?? "", block.title?.text));
     case "input":
       return input(block, ctx);
     case "rich_text":
-      return h("div", { class: "block text" }, richText(block, ctx));
+      return div("block text", richText(block, ctx));
     case "markdown":
-      return h("div", { class: "block text" }, markdown(block.text ?? "", ctx));
+      return div("block text", markdown(block.text ?? "", ctx));
     case "table":
-      return h("div", { class: "block text" }, dataTable(block, ctx));
+      return div("block text", dataTable(block, ctx));
     case "task_card":
-      return h("div", { class: "block" }, taskCard(block, ctx));
+      return div("block", taskCard(block, ctx));
     case "plan":
-      return h("div", { class: "block" }, plan(block, ctx));
+      return div("block", plan(block, ctx));
     default:
-      return h("div", { class: "block unsupported" }, `This page cannot show the block “${block.type}”.`);
+      return div("block unsupported", `This page cannot show the block “${block.type}”.`);
   }
 }
 
@@ -108,15 +111,18 @@ export function paintBlocks(container, blocks, ctx) {
     const node = container.children[index];
     if (!block.block_id) continue;
     live.get(node).block_id = block.block_id;
-    for (const each of [node, ...node.querySelectorAll("[data-action-id]")]) each.setAttribute("data-block-id", block.block_id);
+    for (const each of [
+      node,
+      ...node.querySelectorAll("[data-action-id]"),
+    ]) each.setAttribute("data-block-id", block.block_id);
   }
 }
 
 function fileCard(file, url) {
   const size = file.size ? ` · ${Math.max(1, Math.round(file.size / 1024))} kB` : "";
   return h("a", { class: "file", href: url, target: "_blank", rel: "noopener noreferrer", "data-testid": "file" },
-    h("span", { class: "file__icon" }, icon("file")),
-    h("span", { class: "file__text" }, h("strong", null, file.title || file.name || "File"), h("span", null, `${file.pretty_type ?? file.filetype?.toUpperCase() ?? "File"}${size}`)));
+    span("file__icon", icon("file")),
+    span("file__text", h("strong", null, file.title || file.name || "File"), h("span", null, `${file.pretty_type ?? file.filetype?.toUpperCase() ?? "File"}${size}`)));
 }
 
 const PICTURE_NAME = /\.(png|jpe?g|gif|webp|svg)$/i; // the type is empty while Slack still looks at an upload

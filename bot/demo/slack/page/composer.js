@@ -1,9 +1,14 @@
 // The box one writes in: Enter sends, Shift+Enter breaks the line, / and @ bring up suggestions.
 
-import { avatar, h, icon } from "./dom.js";
+import { avatar, div, h, icon, span } from "./dom.js";
 import { hintsFor } from "./hints.js";
 
-const MARKS = [["bold", "*", "Bold"], ["italic", "_", "Italic"], ["strike", "~", "Strikethrough"], ["code", "`", "Code"]];
+const MARKS = [
+  ["bold", "*", "Bold"],
+  ["italic", "_", "Italic"],
+  ["strike", "~", "Strikethrough"],
+  ["code", "`", "Code"],
+];
 
 /**
  * testid: hook for browser tests. allowCommands: false in threads, as in Slack. source(): {commands, people} now.
@@ -15,10 +20,34 @@ export function createComposer({ testid, allowCommands, source, sendMessage, sen
   let hints = [];
   let picked = -1;
   const listId = `${testid}-hints`;
-  const list = h("div", { class: "hints", id: listId, role: "listbox", "aria-label": "Suggestions", hidden: true, "data-testid": "hints" });
+  const list = h(
+    "div",
+    { class: "hints", id: listId, role: "listbox", "aria-label": "Suggestions", hidden: true, "data-testid": "hints" },
+  );
   const notice = h("div", { class: "composer__notice", role: "alert", "data-testid": "composer-error" });
-  const area = h("textarea", { class: "composer__area", rows: 1, "data-testid": testid, "aria-autocomplete": "list", "aria-controls": listId, autocomplete: "off", spellcheck: "false" });
-  const send = h("button", { type: "button", class: "composer__send", "aria-label": "Send now", "data-testid": `${testid}-send`, on: { click: () => submit() } }, icon("send"));
+  const area = h(
+    "textarea",
+    {
+      class: "composer__area",
+      rows: 1,
+      "data-testid": testid,
+      "aria-autocomplete": "list",
+      "aria-controls": listId,
+      autocomplete: "off",
+      spellcheck: "false",
+    },
+  );
+  const send = h(
+    "button",
+    {
+      type: "button",
+      class: "composer__send",
+      "aria-label": "Send now",
+      "data-testid": `${testid}-send`,
+      on: { click: () => submit() },
+    },
+    icon("send"),
+  );
 
   function grow() {
     area.style.height = "auto";
@@ -31,7 +60,7 @@ export function createComposer({ testid, allowCommands, source, sendMessage, sen
     list.replaceChildren(...hints.map((hint, index) => h("button", {
       type: "button", tabindex: "-1", id: `${listId}-${index}`, class: "hint", role: "option", "aria-selected": String(index === picked), "data-testid": "hint",
       on: { pointerdown: (event) => event.preventDefault(), click: () => take(hint) },
-    }, hint.user ? avatar(hint.user, 24) : null, h("span", { class: "hint__title" }, hint.title), h("span", { class: "hint__usage" }, hint.usage), h("span", { class: "hint__description" }, hint.description))));
+    }, hint.user ? avatar(hint.user, 24) : null, span("hint__title", hint.title), span("hint__usage", hint.usage), span("hint__description", hint.description))));
     if (picked >= 0) {
       area.setAttribute("aria-activedescendant", `${listId}-${picked}`);
       list.children[picked].scrollIntoView({ block: "nearest" });
@@ -126,10 +155,20 @@ export function createComposer({ testid, allowCommands, source, sendMessage, sen
     event.preventDefault();
   });
 
-  const tool = (name, label, action) => h("button", { type: "button", class: "iconbutton iconbutton--tool", "aria-label": label, title: label, on: { pointerdown: (event) => event.preventDefault(), click: action } }, icon(name));
-  const root = h("div", { class: "composer" }, list, notice, h("div", { class: "composer__box" },
-    h("div", { class: "composer__marks" }, MARKS.map(([name, mark, label]) => tool(name, label, () => wrap(mark)))), area,
-    h("div", { class: "composer__tools" }, tool("at", "Mention someone", () => type("@")),
+  const tool = (name, label, action) => h(
+    "button",
+    {
+      type: "button",
+      class: "iconbutton iconbutton--tool",
+      "aria-label": label,
+      title: label,
+      on: { pointerdown: (event) => event.preventDefault(), click: action },
+    },
+    icon(name),
+  );
+  const root = div("composer", list, notice, h("div", { class: "composer__box" },
+    div("composer__marks", MARKS.map(([name, mark, label]) => tool(name, label, () => wrap(mark)))), area,
+    div("composer__tools", tool("at", "Mention someone", () => type("@")),
       allowCommands ? tool("slash", "Run a slash command", () => { if (area.value === "") type("/"); else area.focus(); }) : null, send)));
   grow();
 

@@ -2,7 +2,12 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** h("button", {class: "x", on: {click}}, "text", node…): attributes by name; null, undefined and false are left out. */
+/** h(
+  "button",
+  {class: "x", on: {click}},
+  "text",
+  node…,
+): attributes by name; null, undefined and false are left out. */
 export function h(tag, props, ...children) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(props ?? {})) {
@@ -18,6 +23,10 @@ export function h(tag, props, ...children) {
   node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
+
+/** The two wrappers used everywhere: a class and children. */
+export const div = (name, ...children) => h("div", { class: name }, ...children);
+export const span = (name, ...children) => h("span", { class: name }, ...children);
 
 const ICONS = {
   hash: "M7.5 3.5 6 16.5M14 3.5l-1.5 13M3.5 7.5h14M2.5 12.5h14",

@@ -3,7 +3,7 @@
 // ctx: {me, user(id), channel(id), people, channels, act(payload) → {ok, error}, warn(text|null), form?}; form holds what is typed
 // into a view: get(blockId, actionId), set(blockId, actionId, value). Messages have no form.
 
-import { h, icon, safeUrl } from "./dom.js";
+import { h, icon, safeUrl, span } from "./dom.js";
 import { confirmDialog, showMenu } from "./layer.js";
 import { textObject } from "./mrkdwn.js";
 import { permalink } from "./route.js";
@@ -45,14 +45,19 @@ function button(element, block, ctx) {
         run(element, block, element.value, node, ctx);
       },
     },
-  }, h("span", { class: "btn__label" }, textObject(element.text, ctx)), h("span", { class: "btn__busy", "aria-hidden": "true" }));
+  }, span("btn__label", textObject(element.text, ctx)), h("span", { class: "btn__busy", "aria-hidden": "true" }));
   return node;
 }
 
 function overflow(element, block, ctx) {
   const node = h("button", {
     type: "button", class: "btn btn--overflow", "aria-label": "More actions", "aria-haspopup": "listbox", "aria-expanded": "false", ...hooks(element, block),
-    on: { click: () => showMenu(node, element.options ?? [], (option) => { follow(option.url); run(element, block, option.value, node, ctx); }, { ctx, label: "More actions" }) },
+    on: { click: () => showMenu(
+      node,
+      element.options ?? [],
+      (option) => { follow(option.url); run(element, block, option.value, node, ctx); },
+      { ctx, label: "More actions" },
+    ) },
   }, icon("dots"));
   return node;
 }
@@ -64,7 +69,16 @@ function optionsOf(element) {
 /** The value an element starts with, as a submit sends it: text, an option's value, or a list of them. */
 export function initialValue(element) {
   if (element.initial_options) return element.initial_options.map((option) => option.value);
-  const plain = ["initial_value", "initial_user", "initial_users", "initial_channel", "initial_conversation", "initial_date", "initial_time", "initial_date_time"];
+  const plain = [
+    "initial_value",
+    "initial_user",
+    "initial_users",
+    "initial_channel",
+    "initial_conversation",
+    "initial_date",
+    "initial_time",
+    "initial_date_time",
+  ];
   return element.initial_option?.value ?? plain.map((key) => element[key]).find((value) => value !== undefined) ?? null;
 }
 
@@ -81,10 +95,13 @@ function choose(element, block, value, node, ctx) {
 
 function select(element, block, ctx, options) {
   let chosen = current(element, block, ctx);
-  const shown = h("span", { class: "select__text" });
+  const shown = span("select__text");
   const paint = () => {
     const option = options.find((each) => each.value === chosen);
-    shown.replaceChildren(...textObject(option?.text ?? element.placeholder ?? { type: "plain_text", text: "Select an item" }, ctx));
+    shown.replaceChildren(...textObject(
+      option?.text ?? element.placeholder ?? { type: "plain_text", text: "Select an item" },
+      ctx,
+    ));
     shown.classList.toggle("select__text--empty", !option);
   };
   const node = h("button", {
@@ -119,13 +136,20 @@ function group(element, block, ctx, options) {
       },
     });
     control.checked = many ? chosen.includes(option.value) : chosen === option.value;
-    node.append(h("label", { class: "choice" }, control, h("span", { class: "choice__text text" }, textObject(option.text, ctx),
-      option.description ? h("span", { class: "choice__description" }, textObject(option.description, ctx)) : null)));
+    node.append(h("label", { class: "choice" }, control, span("choice__text text", textObject(option.text, ctx),
+      option.description ? span("choice__description", textObject(option.description, ctx)) : null)));
   }
   return node;
 }
 
-const FIELD_TYPES = { number_input: "number", datepicker: "date", timepicker: "time", datetimepicker: "datetime-local", email_text_input: "email", url_text_input: "url" };
+const FIELD_TYPES = {
+  number_input: "number",
+  datepicker: "date",
+  timepicker: "time",
+  datetimepicker: "datetime-local",
+  email_text_input: "email",
+  url_text_input: "url",
+};
 
 function field(element, block, ctx) {
   const epoch = element.type === "datetimepicker"; // whole seconds since 1970, shown in the reader's own time
@@ -201,6 +225,6 @@ export function renderElement(element, block, ctx) {
     case "url_text_input":
       return field(element, block, ctx);
     default:
-      return h("span", { class: "unsupported" }, `This page cannot show the element “${element.type}”.`);
+      return span("unsupported", `This page cannot show the element “${element.type}”.`);
   }
 }

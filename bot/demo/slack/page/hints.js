@@ -29,14 +29,24 @@ function commandHints(text, commands) {
   const command = commands.find((each) => each.command === name);
   if (!command) return [];
   const usages = splitUsage(command.usage_hint);
-  if (usages.length < 2) return usages.map((usage) => ({ insert: null, title: command.command, usage, description: command.description }));
+  if (usages.length < 2) return usages.map((usage) => ({
+    insert: null,
+    title: command.command,
+    usage,
+    description: command.description,
+  }));
   const typed = rest.join(" ");
   return usages.filter((usage) => {
     const word = usage.split(" ")[0];
     return word.startsWith(typed) || typed === word || typed.startsWith(`${word} `);
   }).map((usage) => {
     const [word, ...parameters] = usage.split(" ");
-    return { insert: typed.startsWith(word) ? null : `${name} ${word}${parameters.length ? " " : ""}`, title: `${name} ${word}`, usage: parameters.join(" "), description: "" };
+    return {
+      insert: typed.startsWith(word) ? null : `${name} ${word}${parameters.length ? " " : ""}`,
+      title: `${name} ${word}`,
+      usage: parameters.join(" "),
+      description: "",
+    };
   });
 }
 
@@ -46,7 +56,15 @@ function mentionHints(text, caret, people) {
   const typed = token[1].toLowerCase();
   const found = people.filter((user) => user.name.toLowerCase().startsWith(typed) || user.real_name.toLowerCase().startsWith(typed));
   if (found.some((user) => user.name.toLowerCase() === typed)) return [];
-  return found.map((user) => ({ insert: `${text.slice(0, caret - token[1].length)}${user.name} `, after: text.slice(caret), title: user.real_name, usage: `@${user.name}`, description: "", user, eager: true }));
+  return found.map((user) => ({
+    insert: `${text.slice(0, caret - token[1].length)}${user.name} `,
+    after: text.slice(caret),
+    title: user.real_name,
+    usage: `@${user.name}`,
+    description: "",
+    user,
+    eager: true,
+  }));
 }
 
 /**

@@ -1,6 +1,6 @@
 // What floats above the page: menus, the confirm dialog, the enlarged picture.
 
-import { h, icon } from "./dom.js";
+import { div, h, icon, span } from "./dom.js";
 import { textObject } from "./mrkdwn.js";
 
 let openMenu = null;
@@ -42,12 +42,21 @@ export function showMenu(opener, options, onPick, { ctx, selected, search = fals
         type: "button", class: "menu__item", role: "option", "data-testid": "option", "data-value": option.value,
         "aria-selected": String(option.value === selected),
         on: { click: () => { closeMenu(); onPick(option); } },
-      }, h("span", { class: "menu__text" }, textObject(option.text, ctx)), option.description ? h("span", { class: "menu__description" }, textObject(option.description, ctx)) : null)));
-    if (shown.length === 0) list.append(h("div", { class: "menu__empty" }, "No results"));
+      }, span("menu__text", textObject(option.text, ctx)), option.description ? span("menu__description", textObject(option.description, ctx)) : null)));
+    if (shown.length === 0) list.append(div("menu__empty", "No results"));
   };
   fill("");
   const box = search && options.length > 6
-    ? h("input", { class: "menu__search", type: "text", placeholder: "Search", "aria-label": "Search options", on: { input: (event) => fill(event.target.value.toLowerCase()) } })
+    ? h(
+      "input",
+      {
+        class: "menu__search",
+        type: "text",
+        placeholder: "Search",
+        "aria-label": "Search options",
+        on: { input: (event) => fill(event.target.value.toLowerCase()) },
+      },
+    )
     : null;
   const node = h("div", { class: "menu", "data-testid": "menu" }, box, list);
   const stop = new AbortController();
@@ -96,11 +105,19 @@ export function confirmDialog(confirm, ctx) {
       textObject(confirm.confirm ?? { type: "plain_text", text: "Yes" }, ctx));
     const dialog = h("dialog", { class: "dialog dialog--small", "data-testid": "confirm-dialog", "aria-labelledby": "confirm-title", "aria-describedby": "confirm-text" },
       h("div", { class: "dialog__head" },
-        h("h2", { id: "confirm-title" }, textObject(confirm.title ?? { type: "plain_text", text: "Are you sure?" }, ctx)),
+        h(
+          "h2",
+          { id: "confirm-title" },
+          textObject(confirm.title ?? { type: "plain_text", text: "Are you sure?" }, ctx),
+        ),
         h("button", { type: "button", class: "iconbutton", "aria-label": "Close", on: { click: end(false) } }, icon("close"))),
       h("div", { class: "dialog__body text", id: "confirm-text" }, textObject(confirm.text, ctx)),
       h("div", { class: "dialog__foot" },
-        h("button", { type: "button", class: "btn", "data-testid": "confirm-cancel", on: { click: end(false) } }, textObject(confirm.deny ?? { type: "plain_text", text: "Cancel" }, ctx)),
+        h(
+          "button",
+          { type: "button", class: "btn", "data-testid": "confirm-cancel", on: { click: end(false) } },
+          textObject(confirm.deny ?? { type: "plain_text", text: "Cancel" }, ctx),
+        ),
         yes));
     dialog.addEventListener("close", () => resolve(answer));
     present(dialog);

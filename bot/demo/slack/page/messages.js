@@ -1,6 +1,6 @@
 // One message, and lists of messages.
 
-import { avatar, h, icon, patch } from "./dom.js";
+import { avatar, div, h, icon, patch, span } from "./dom.js";
 import { contentOf, paintBlocks, renderFile } from "./blocks.js";
 import { clock, dayLabel } from "./mrkdwn.js";
 
@@ -28,7 +28,12 @@ export function arrange(messages) {
       last = null;
     }
     const joined = last && last.user === message.user && !message.ephemeral && !last.ephemeral && !last.reply_count && message.ts - last.ts < GROUP_WINDOW_S;
-    rows.push({ kind: "message", key: `${message.ts}${message.ephemeral ? "-e" : ""}`, message, compact: Boolean(joined) });
+    rows.push({
+      kind: "message",
+      key: `${message.ts}${message.ephemeral ? "-e" : ""}`,
+      message,
+      compact: Boolean(joined),
+    });
     last = message;
   }
   return rows;
@@ -42,8 +47,8 @@ function repliesLink(message, replies, ctx) {
   return h("button", {
     type: "button", class: "replies", "data-testid": "open-thread", "data-unread": ctx.unreadReplies(message, replies) ? "true" : null,
     on: { click: () => ctx.openThread(message.ts) },
-  }, authors.map((id) => avatar(ctx.user(id), 24)), h("span", { class: "replies__count" }, label),
-  h("span", { class: "replies__last" }, `Last reply ${dayLabel(newest).toLowerCase()} at ${clock(newest)}`), h("span", { class: "replies__view" }, "View thread"));
+  }, authors.map((id) => avatar(ctx.user(id), 24)), span("replies__count", label),
+  span("replies__last", `Last reply ${dayLabel(newest).toLowerCase()} at ${clock(newest)}`), span("replies__view", "View thread"));
 }
 
 function toolbar(message, replies, ctx) {
@@ -54,8 +59,8 @@ function toolbar(message, replies, ctx) {
 
 function byline(message, user) {
   return h("div", { class: "message__meta" },
-    h("span", { class: "message__author" }, user?.real_name ?? message.username ?? message.user ?? "unknown"),
-    message.bot_id ? h("span", { class: "badge" }, "APP") : null, stamp(message));
+    span("message__author", user?.real_name ?? message.username ?? message.user ?? "unknown"),
+    message.bot_id ? span("badge", "APP") : null, stamp(message));
 }
 
 /** Build a message, or bring the one painted before up to date block by block. */
@@ -65,11 +70,11 @@ function buildMessage({ message, compact }, old, ctx) {
   let node = old;
   if (!node) {
     node = h("article", { class: "message", tabindex: "-1", "data-testid": ctx.testid?.(message) ?? "message", "data-ts": message.ts, "data-user": message.user },
-      h("div", { class: "message__gutter" }),
+      div("message__gutter"),
       h("div", { class: "message__content" },
-        h("div", { class: "message__private" }), h("div", { class: "message__head" }), h("div", { class: "message__body" }), h("div", { class: "message__after" }),
-        h("div", { class: "message__warning", role: "alert", "data-testid": "message-warning" }), h("div", { class: "message__replies" })),
-      h("div", { class: "message__tools" }));
+        div("message__private"), div("message__head"), div("message__body"), div("message__after"),
+        h("div", { class: "message__warning", role: "alert", "data-testid": "message-warning" }), div("message__replies")),
+      div("message__tools"));
   }
   const at = (name) => node.querySelector(`.message__${name}`);
   const warn = (text) => at("warning").replaceChildren(...(text ? [`⚠ ${text}`] : []));
@@ -83,12 +88,16 @@ function buildMessage({ message, compact }, old, ctx) {
     ? [h("button", { type: "button", class: "linkbutton", on: { click: () => ctx.dismiss(message) } }, "Dismiss message")] : [])] : []));
   paintBlocks(at("body"), contentOf(message), messageCtx);
   const attachments = (message.attachments ?? []).map((attachment) => {
-    const inside = h("div", { class: "attachment" });
+    const inside = div("attachment");
     if (/^#?[0-9a-f]{6}$/i.test(attachment.color ?? "")) inside.style.borderColor = `#${attachment.color.replace("#", "")}`;
     paintBlocks(inside, contentOf({ ...attachment, text: attachment.text ?? attachment.fallback }), messageCtx);
     return inside;
   });
-  at("after").replaceChildren(...attachments, ...(message.edited ? [h("span", { class: "message__edited" }, "(edited)")] : []), ...(message.files ?? []).map(renderFile));
+  at("after").replaceChildren(
+    ...attachments,
+    ...(message.edited ? [span("message__edited", "(edited)")] : []),
+    ...(message.files ?? []).map(renderFile),
+  );
   at("replies").replaceChildren(...[repliesLink(message, replies, ctx)].filter(Boolean));
   at("tools").replaceChildren(...[toolbar(message, replies, ctx)].filter(Boolean));
   return node;
@@ -101,11 +110,21 @@ export function paintMessages(container, rows, ctx) {
     signature: (row) => {
       if (row.kind !== "message") return row.label;
       const replies = ctx.repliesOf?.(row.message) ?? [];
-      return JSON.stringify([row.message, row.compact, replies.length, replies.at(-1)?.ts, ctx.unreadReplies?.(row.message, replies)]);
+      return JSON.stringify([
+        row.message,
+        row.compact,
+        replies.length,
+        replies.at(-1)?.ts,
+        ctx.unreadReplies?.(row.message, replies),
+      ]);
     },
     build: (row, old) => {
       if (row.kind === "message") return buildMessage(row, old, ctx);
-      return h("div", { class: row.kind === "day" ? "daymark" : "replycount", role: "separator" }, h("span", null, row.label));
+      return h(
+        "div",
+        { class: row.kind === "day" ? "daymark" : "replycount", role: "separator" },
+        h("span", null, row.label),
+      );
     },
   });
 }

@@ -1,10 +1,11 @@
 // Slack's mrkdwn to DOM nodes: https://api.slack.com/reference/surfaces/formatting
 
-import { h, safeUrl } from "./dom.js";
+import { div, h, safeUrl, span } from "./dom.js";
 import { emojiOf, expandCodes, withEmoji } from "./emoji.js";
 import { permalink } from "./route.js";
 
 const MARKS = { "*": "strong", _: "em", "~": "s" };
+const LINKED = /<((?:https?|mailto):[^>|]*)(?:\|[^>]*)?>/g; // Slack links addresses even inside code
 const WORD = /[\p{L}\p{N}_]/u;
 
 /** Slack escapes exactly these three; the ampersand last, so that &amp;lt; stays a written-out entity. */
@@ -35,7 +36,10 @@ export function formatDate(seconds, format) {
   const date = new Date(seconds * 1000);
   return format.replace(/\{(\w+)\}/g, (whole, token) => {
     if (token === "time") return clock(date);
-    if (token === "time_secs") return date.toLocaleTimeString([], { hour: "numeric", minute: "2-digit", second: "2-digit" });
+    if (token === "time_secs") return date.toLocaleTimeString(
+      [],
+      { hour: "numeric", minute: "2-digit", second: "2-digit" },
+    );
     const pretty = token.endsWith("_pretty");
     const options = DAY_FORMATS[pretty ? token.slice(0, -7) : token];
     if (!options) return whole;
@@ -51,7 +55,11 @@ export function dayLabel(date) {
 export function mention(userId, ctx, label) {
   const user = ctx.user(userId);
   const mine = userId === ctx.me;
-  return h("span", { class: mine ? "mention mention--me" : "mention", "data-user-id": userId }, `@${user?.real_name ?? label ?? userId}`);
+  return h(
+    "span",
+    { class: mine ? "mention mention--me" : "mention", "data-user-id": userId },
+    `@${user?.real_name ?? label ?? userId}`,
+  );
 }
 
 /** A link where url is an absolute http(s) address, else its label as plain text. */
@@ -71,7 +79,7 @@ function entity(body, ctx) {
   if (head.startsWith("#")) {
     const channel = ctx.channel(head.slice(1));
     const name = `#${channel?.name ?? label ?? head.slice(1)}`;
-    return channel ? h("a", { class: "mention", href: `#${channel.id}` }, name) : h("span", { class: "mention" }, name);
+    return channel ? h("a", { class: "mention", href: `#${channel.id}` }, name) : span("mention", name);
   }
   if (head.startsWith("!date^")) {
     const [, seconds, format, url] = head.split("^");
@@ -79,8 +87,8 @@ function entity(body, ctx) {
     const text = h("time", { title: label }, shown);
     return url ? link(decode(url), text) : text;
   }
-  if (head.startsWith("!subteam^")) return h("span", { class: "mention" }, label ?? `@${head.slice(9)}`);
-  if (head.startsWith("!")) return h("span", { class: "mention mention--me" }, label ?? `@${head.slice(1)}`);
+  if (head.startsWith("!subteam^")) return span("mention", label ?? `@${head.slice(9)}`);
+  if (head.startsWith("!")) return span("mention mention--me", label ?? `@${head.slice(1)}`);
   if (!/^[a-z][a-z0-9+.-]*:/i.test(head)) return h("span", null, `<${decode(body)}>`); // markup that is none of Slack's
   return link(decode(head), label === null ? decode(head).replace(/^mailto:/, "") : h("span", null, ...withEmoji(expandCodes(label))));
 }
@@ -128,7 +136,7 @@ function inline(text, ctx) {
       const end = text.indexOf("`", at + 1);
       if (end > at + 1 && !text.slice(at, end).includes("\n")) {
         flush();
-        nodes.push(h("code", null, decode(text.slice(at + 1, end).replace(/<[^>|]*\|([^>]*)>|<([^>]*)>/g, "$1$2"))));
+        nodes.push(h("code", null, decode(text.slice(at + 1, end).replace(LINKED, "$1"))));
         at = end;
         continue;
       }
@@ -188,7 +196,7 @@ function structure(text, ctx) {
         plain.push(lines[at]);
         at += 1;
       }
-      nodes.push(h("div", { class: "para" }, inline(plain.join("\n"), ctx)));
+      nodes.push(div("para", inline(plain.join("\n"), ctx)));
     }
   }
   return nodes;
@@ -200,7 +208,7 @@ export function mrkdwn(text, ctx) {
   const parts = String(text).split("```");
   if (parts.length % 2 === 0) parts.push(parts.splice(-2).join("```")); // a fence that never closes is text
   for (const [index, part] of parts.entries()) {
-    if (index % 2 === 1) nodes.push(h("pre", null, decode(part.replace(/^\n/, "").replace(/\n$/, "").replace(/<([^>|]*)(\|[^>]*)?>/g, "$1"))));
+    if (index % 2 === 1) nodes.push(h("pre", null, decode(part.replace(/^\n/, "").replace(/\n$/, "").replace(LINKED, "$1"))));
     else if (part.trim() !== "") nodes.push(...structure(index > 0 ? part.replace(/^\n/, "") : part, ctx));
   }
   return nodes;

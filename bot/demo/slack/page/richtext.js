@@ -1,6 +1,6 @@
 // rich_text and markdown blocks to DOM nodes.
 
-import { h } from "./dom.js";
+import { div, h, span } from "./dom.js";
 import { emojiOf, expandCodes, withEmoji } from "./emoji.js";
 import { formatDate, link, mention } from "./mrkdwn.js";
 
@@ -28,17 +28,25 @@ function leaf(element, ctx) {
     case "user":
       return mention(element.user_id, ctx);
     case "channel":
-      return h("a", { class: "mention", href: `#${element.channel_id}` }, `#${ctx.channel(element.channel_id)?.name ?? element.channel_id}`);
+      return h(
+        "a",
+        { class: "mention", href: `#${element.channel_id}` },
+        `#${ctx.channel(element.channel_id)?.name ?? element.channel_id}`,
+      );
     case "usergroup":
-      return h("span", { class: "mention" }, `@${element.usergroup_id}`);
+      return span("mention", `@${element.usergroup_id}`);
     case "broadcast":
-      return h("span", { class: "mention mention--me" }, `@${element.range}`);
+      return span("mention mention--me", `@${element.range}`);
     case "date":
-      return h("time", null, formatDate(Number(element.timestamp), element.format ?? element.fallback ?? "{date_short_pretty}"));
+      return h(
+        "time",
+        null,
+        formatDate(Number(element.timestamp), element.format ?? element.fallback ?? "{date_short_pretty}"),
+      );
     case "color":
       return h("code", null, element.value);
     default:
-      return h("span", { class: "unsupported" }, `[${element.type}]`);
+      return span("unsupported", `[${element.type}]`);
   }
 }
 
@@ -49,7 +57,11 @@ function part(element, ctx) {
       const list = h("ul", { class: "items" });
       list.style.setProperty("--indent", String(element.indent ?? 0));
       let number = (element.offset ?? 0) + 1;
-      for (const child of inside) list.append(h("li", { "data-bullet": element.style === "ordered" ? `${number++}.` : "•" }, child));
+      for (const child of inside) list.append(h(
+        "li",
+        { "data-bullet": element.style === "ordered" ? `${number++}.` : "•" },
+        child,
+      ));
       return list;
     }
     case "rich_text_preformatted":
@@ -57,7 +69,7 @@ function part(element, ctx) {
     case "rich_text_quote":
       return h("blockquote", null, inside);
     default:
-      return h("div", { class: "para" }, inside);
+      return div("para", inside);
   }
 }
 
@@ -68,16 +80,24 @@ export function richText(block, ctx) {
 const SPAN = /`([^`]+)`|\*\*(.+?)\*\*|__(.+?)__|~~(.+?)~~|\*([^*\s][^*]*)\*|(?<![\p{L}\p{N}])_([^_\s][^_]*)_(?![\p{L}\p{N}])|\[([^\]]+)\]\(([^)\s]+)\)|<([@!#][^>]+|https?:[^>]+)>/u;
 
 /** Markdown inside one line. */
-function span(text, ctx) {
+function inline(text, ctx) {
   const match = SPAN.exec(text);
   if (!match) return withEmoji(expandCodes(text));
   const [whole, code, bold, bold2, strike, italic, italic2, label, url, angle] = match;
   let node;
   if (code !== undefined) node = h("code", null, code);
-  else if (label !== undefined) node = link(url, h("span", null, span(label, ctx)));
+  else if (label !== undefined) node = link(url, h("span", null, inline(label, ctx)));
   else if (angle !== undefined) node = angle.startsWith("@") ? mention(angle.slice(1), ctx) : angle.startsWith("http") ? link(angle, angle) : h("span", null, angle);
-  else node = h(strike !== undefined ? "s" : (bold ?? bold2) !== undefined ? "strong" : "em", null, span(bold ?? bold2 ?? strike ?? italic ?? italic2, ctx));
-  return [...withEmoji(expandCodes(text.slice(0, match.index))), node, ...span(text.slice(match.index + whole.length), ctx)];
+  else node = h(
+    strike !== undefined ? "s" : (bold ?? bold2) !== undefined ? "strong" : "em",
+    null,
+    inline(bold ?? bold2 ?? strike ?? italic ?? italic2, ctx),
+  );
+  return [
+    ...withEmoji(expandCodes(text.slice(0, match.index))),
+    node,
+    ...inline(text.slice(match.index + whole.length), ctx),
+  ];
 }
 
 function cells(row) {
@@ -86,8 +106,11 @@ function cells(row) {
 
 function table(rows, ctx) {
   const [head, , ...body] = rows;
-  const fill = (tag, row) => h("tr", null, cells(row).map((cell) => h(tag, null, span(cell, ctx))));
-  return h("div", { class: "table" }, h("table", null, h("thead", null, fill("th", head)), h("tbody", null, body.map((row) => fill("td", row)))));
+  const fill = (tag, row) => h("tr", null, cells(row).map((cell) => h(tag, null, inline(cell, ctx))));
+  return div(
+    "table",
+    h("table", null, h("thead", null, fill("th", head)), h("tbody", null, body.map((row) => fill("td", row)))),
+  );
 }
 
 const LIST = /^(\s*)(?:[-*+]|(\d+)[.)])\s+(\[[ xX]\]\s+)?(.*)$/;
@@ -112,21 +135,30 @@ export function markdown(text, ctx) {
       at += body.length + 2;
     } else if (STARTS[1].test(row)) {
       const [hashes] = row.split(" ", 1);
-      nodes.push(h("div", { class: "md-heading", role: "heading", "aria-level": Math.min(6, hashes.length + 2), "data-level": hashes.length }, span(row.slice(hashes.length + 1), ctx)));
+      nodes.push(h(
+        "div",
+        {
+          class: "md-heading",
+          role: "heading",
+          "aria-level": Math.min(6, hashes.length + 2),
+          "data-level": hashes.length,
+        },
+        inline(row.slice(hashes.length + 1), ctx),
+      ));
       at += 1;
     } else if (STARTS[2].test(row)) {
       nodes.push(h("hr"));
       at += 1;
     } else if (row.startsWith(">")) {
       const quoted = takeWhile(at, (line) => line.startsWith(">"));
-      nodes.push(h("blockquote", null, quoted.map((line) => h("div", null, span(line.replace(/^>\s?/, ""), ctx)))));
+      nodes.push(h("blockquote", null, quoted.map((line) => h("div", null, inline(line.replace(/^>\s?/, ""), ctx)))));
       at += quoted.length;
     } else if (LIST.test(row)) {
       const items = takeWhile(at, (line) => LIST.test(line));
       nodes.push(h("ul", { class: "items" }, items.map((line) => {
         const [, indent, number, box, body] = LIST.exec(line);
         const bullet = box ? (box[1] === " " ? "☐" : "☑") : number ? `${number}.` : "•";
-        return h("li", { "data-bullet": bullet, class: indent.length > 1 ? "items__deep" : null }, span(body, ctx));
+        return h("li", { "data-bullet": bullet, class: indent.length > 1 ? "items__deep" : null }, inline(body, ctx));
       })));
       at += items.length;
     } else if (row.includes("|") && /^\s*\|?[\s:|-]+$/.test(rows[at + 1] ?? "") && rows[at + 1].includes("-")) {
@@ -134,8 +166,14 @@ export function markdown(text, ctx) {
       nodes.push(table(body, ctx));
       at += body.length;
     } else {
-      const body = [row, ...takeWhile(at + 1, (line) => line.trim() !== "" && !STARTS.some((start) => start.test(line)))];
-      nodes.push(h("div", { class: "para" }, body.flatMap((line, index) => (index ? [h("br"), ...span(line, ctx)] : span(line, ctx)))));
+      const body = [
+        row,
+        ...takeWhile(at + 1, (line) => line.trim() !== "" && !STARTS.some((start) => start.test(line))),
+      ];
+      nodes.push(div(
+        "para",
+        body.flatMap((line, index) => (index ? [h("br"), ...inline(line, ctx)] : inline(line, ctx))),
+      ));
       at += body.length;
     }
   }

@@ -1,6 +1,6 @@
 // Views: the App Home tab and modals. What is typed into a modal is kept by view id, so a repaint loses nothing.
 
-import { h, icon } from "./dom.js";
+import { div, h, icon, span } from "./dom.js";
 import { paintBlocks } from "./blocks.js";
 import { post } from "./api.js";
 import { initialValue } from "./elements.js";
@@ -26,15 +26,26 @@ function viewContext(view, ctx, warn, form) {
 /** Paint the Home tab into container. */
 export function paintHome(container, view, ctx) {
   if (!container.querySelector(".home__blocks")) {
-    container.replaceChildren(h("div", { class: "view__warning", role: "alert", "data-testid": "home-warning" }), h("div", { class: "home__blocks", "data-testid": "home" }));
+    container.replaceChildren(
+      h("div", { class: "view__warning", role: "alert", "data-testid": "home-warning" }),
+      h("div", { class: "home__blocks", "data-testid": "home" }),
+    );
   }
   const [warning, blocks] = container.children;
   if (!view) {
-    blocks.replaceChildren(h("div", { class: "empty" }, h("h2", null, "Nothing here yet"), h("p", null, "The bot has not published its Home tab for you.")));
+    blocks.replaceChildren(div(
+      "empty",
+      h("h2", null, "Nothing here yet"),
+      h("p", null, "The bot has not published its Home tab for you."),
+    ));
     return;
   }
   blocks.querySelector(".empty")?.remove();
-  paintBlocks(blocks, view.blocks ?? [], viewContext(view, ctx, (text) => { warning.textContent = text ? `⚠ ${text}` : ""; }));
+  paintBlocks(
+    blocks,
+    view.blocks ?? [],
+    viewContext(view, ctx, (text) => { warning.textContent = text ? `⚠ ${text}` : ""; }),
+  );
 }
 
 /** The input blocks of a view with their values; empty ones are left out. */
@@ -110,15 +121,22 @@ export function createModals() {
 
   function open(view, ctx) {
     const title = h("h2", { id: "modal-title" });
-    const body = h("div", { class: "dialog__body modal__blocks" });
+    const body = div("dialog__body modal__blocks");
     const warning = h("div", { class: "view__warning", role: "alert", "data-testid": "modal-warning" });
-    const button = h("button", { type: "button", class: "btn btn--primary", "data-testid": "modal-submit", on: { click: submit } });
+    const button = h(
+      "button",
+      { type: "button", class: "btn btn--primary", "data-testid": "modal-submit", on: { click: submit } },
+    );
     const close = h("button", { type: "button", class: "btn", "data-testid": "modal-cancel", on: { click: cancel } });
     const dialog = h("dialog", { class: "dialog modal", "aria-labelledby": "modal-title", "data-testid": "modal", on: {
       cancel: (event) => { event.preventDefault(); cancel(); },
     } },
-    h("div", { class: "dialog__head" }, title, h("button", { type: "button", class: "iconbutton", "aria-label": "Close", on: { click: cancel } }, icon("close"))),
-    warning, body, h("div", { class: "dialog__foot" }, close, button));
+    div(
+      "dialog__head",
+      title,
+      h("button", { type: "button", class: "iconbutton", "aria-label": "Close", on: { click: cancel } }, icon("close")),
+    ),
+    warning, body, div("dialog__foot", close, button));
     document.body.append(dialog);
     shown = { view, ctx, dialog, button, warning, title, body, close };
   }
@@ -136,8 +154,15 @@ export function createModals() {
     title.replaceChildren(...textObject(view.title, ctx));
     close.replaceChildren(...textObject(view.close ?? { type: "plain_text", text: "Cancel" }, ctx));
     button.hidden = !view.submit;
-    button.replaceChildren(h("span", { class: "btn__label" }, textObject(view.submit, ctx)), h("span", { class: "btn__busy", "aria-hidden": "true" }));
-    paintBlocks(body, view.blocks ?? [], viewContext(view, ctx, (text) => { warning.textContent = text ? `⚠ ${text}` : ""; }, formOf(view.id)));
+    button.replaceChildren(
+      span("btn__label", textObject(view.submit, ctx)),
+      h("span", { class: "btn__busy", "aria-hidden": "true" }),
+    );
+    paintBlocks(
+      body,
+      view.blocks ?? [],
+      viewContext(view, ctx, (text) => { warning.textContent = text ? `⚠ ${text}` : ""; }, formOf(view.id)),
+    );
     if (fresh) {
       dialog.showModal();
       (body.querySelector("[autofocus]") ?? body.querySelector("input, textarea, button, .select") ?? button).focus();

@@ -1,7 +1,7 @@
 // The "Demo world" panel: the sample services as they are now, faults to switch on, and troubles for the Slack side.
 
 import { get, post } from "./api.js";
-import { h, icon, patch } from "./dom.js";
+import { div, h, icon, patch, span } from "./dom.js";
 
 const POLL_MS = 2000;
 const RATE_LIMIT_S = 15;
@@ -20,7 +20,7 @@ function flip({ title, description, on, hook, onFlip }) {
       await onFlip(node.getAttribute("aria-checked") !== "true");
       node.removeAttribute("aria-busy");
     },
-  } }, h("span", { class: "switch__text" }, h("span", { class: "switch__title" }, title), h("span", { class: "switch__description" }, description)), h("span", { class: "switch__track", "aria-hidden": "true" }));
+  } }, span("switch__text", span("switch__title", title), span("switch__description", description)), h("span", { class: "switch__track", "aria-hidden": "true" }));
   return node;
 }
 
@@ -28,19 +28,24 @@ function instance(each) {
   const known = each.memory_limit_bytes > 0 && each.memory_bytes !== null;
   const ratio = known ? Math.min(1, each.memory_bytes / each.memory_limit_bytes) : 0;
   const level = ratio >= PRESSURE_RATIO ? "hot" : ratio >= WARM_RATIO ? "warm" : "cool";
-  const bar = h("span", { class: `meter__fill meter__fill--${level}` });
+  const bar = span(`meter__fill meter__fill--${level}`);
   bar.style.width = `${(ratio * 100).toFixed(1)}%`;
   const said = known ? `${megabytes(each.memory_bytes)} of ${megabytes(each.memory_limit_bytes)}` : "no memory figure";
   return h("div", { class: "instance", "data-testid": "instance", "data-instance": each.name },
-    h("span", { class: "instance__name" }, h("span", { class: each.ready ? "presence presence--on" : "presence" }), each.name, each.ready ? null : h("em", null, " starting")),
-    h("span", { class: "instance__memory" }, said),
+    span(
+      "instance__name",
+      h("span", { class: each.ready ? "presence presence--on" : "presence" }),
+      each.name,
+      each.ready ? null : h("em", null, " starting"),
+    ),
+    span("instance__memory", said),
     h("span", { class: "meter", role: "meter", "aria-label": `Memory of ${each.name}`, "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(ratio * 100), "aria-valuetext": said }, bar));
 }
 
 function service(each) {
   const ready = each.instances.filter((one) => one.ready).length;
   return h("div", { class: "service", "data-testid": "service", "data-service": each.name },
-    h("div", { class: "service__head" }, h("strong", null, each.name), h("span", null, `${ready}/${each.replicas} ready`)), each.instances.map(instance));
+    div("service__head", h("strong", null, each.name), h("span", null, `${ready}/${each.replicas} ready`)), each.instances.map(instance));
 }
 
 function loadLine(load) {
@@ -52,19 +57,38 @@ function loadLine(load) {
 /** Build the panel in container. onTry(step) runs a step of the "Try this" list, onLapsed() when a rate limit has run out. */
 export function createWorld(container, { onTry, onClose, onLapsed }) {
   const problem = h("p", { class: "world__problem", role: "status", "data-testid": "world-error" });
-  const faults = h("div", { class: "world__list" });
-  const services = h("div", { class: "world__list" });
+  const faults = div("world__list");
+  const services = div("world__list");
   const load = h("p", { class: "world__load" });
-  const trouble = h("div", { class: "world__list" });
+  const trouble = div("world__list");
   const say = (answer) => { problem.textContent = answer.ok ? "" : answer.error; };
   let timer = null;
   let lapse = null;
 
-  const step = (name, label) => h("button", { type: "button", class: "linkbutton", "data-testid": `try-${name}`, on: { click: () => onTry(name) } }, label);
+  const step = (name, label) => h(
+    "button",
+    { type: "button", class: "linkbutton", "data-testid": `try-${name}`, on: { click: () => onTry(name) } },
+    label,
+  );
   const section = (title, ...content) => h("section", { class: "world__section" }, h("h3", null, title), ...content);
   container.replaceChildren(
-    h("header", { class: "panel__head" }, h("h2", null, "Demo world"), h("button", { type: "button", class: "iconbutton", "aria-label": "Close the demo world", "data-testid": "close-world", on: { click: onClose } }, icon("close"))),
-    h("div", { class: "world__scroll" }, problem,
+    h(
+      "header",
+      { class: "panel__head" },
+      h("h2", null, "Demo world"),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "iconbutton",
+          "aria-label": "Close the demo world",
+          "data-testid": "close-world",
+          on: { click: onClose },
+        },
+        icon("close"),
+      ),
+    ),
+    div("world__scroll", problem,
       section("Try this", h("ol", { class: "steps" },
         h("li", null, "Switch on ", h("strong", null, "Memory leak"), " below."),
         h("li", null, "Wait for the card in ", step("channel", "#incidents"), " (up to two minutes)."),
@@ -76,15 +100,25 @@ export function createWorld(container, { onTry, onClose, onLapsed }) {
 
   async function poll() {
     const answer = await get("/local/world");
-    say(answer.ok ? { ok: true } : { ok: false, error: answer.status === 503 ? `No demo world: ${answer.error}` : answer.error });
+    say(answer.ok ? { ok: true } : {
+      ok: false,
+      error: answer.status === 503 ? `No demo world: ${answer.error}` : answer.error,
+    });
     if (!answer.ok) return;
     const named = (each) => each.name;
     patch(faults, answer.data.faults ?? [], { key: named, signature: (each) => JSON.stringify([each.title, each.description]), build: (each) => flip({
       title: each.title ?? each.name, description: each.description, on: each.active, hook: { "data-fault": each.name, "data-testid": "fault" },
-      onFlip: async (on) => { say(await post(`/local/world/faults/${encodeURIComponent(each.name)}`, { on })); await poll(); },
+      onFlip: async (on) => { say(await post(
+        `/local/world/faults/${encodeURIComponent(each.name)}`,
+        { on },
+      )); await poll(); },
     }) });
     for (const each of answer.data.faults ?? []) faults.querySelector(`[data-fault="${CSS.escape(each.name)}"]`)?.setAttribute("aria-checked", String(Boolean(each.active)));
-    patch(services, answer.data.services ?? [], { key: named, signature: (each) => JSON.stringify(each), build: service });
+    patch(
+      services,
+      answer.data.services ?? [],
+      { key: named, signature: (each) => JSON.stringify(each), build: service },
+    );
     load.textContent = loadLine(answer.data.load);
   }
 
@@ -105,8 +139,20 @@ export function createWorld(container, { onTry, onClose, onLapsed }) {
 
   const tell = async (change) => say(await post("/local/trouble", change));
   trouble.append(
-    flip({ title: "Rate limit (429)", description: `Slack answers 429 with Retry-After for ${RATE_LIMIT_S} s.`, on: false, hook: { "data-trouble": "rate_limit_s" }, onFlip: (on) => tell({ rate_limit_s: on ? RATE_LIMIT_S : 0 }) }),
-    flip({ title: "Slack outage (500)", description: "Every Web API call fails until it is switched off.", on: false, hook: { "data-trouble": "outage" }, onFlip: (on) => tell({ outage: on }) }),
+    flip({
+      title: "Rate limit (429)",
+      description: `Slack answers 429 with Retry-After for ${RATE_LIMIT_S} s.`,
+      on: false,
+      hook: { "data-trouble": "rate_limit_s" },
+      onFlip: (on) => tell({ rate_limit_s: on ? RATE_LIMIT_S : 0 }),
+    }),
+    flip({
+      title: "Slack outage (500)",
+      description: "Every Web API call fails until it is switched off.",
+      on: false,
+      hook: { "data-trouble": "outage" },
+      onFlip: (on) => tell({ outage: on }),
+    }),
     h("button", { type: "button", class: "btn world__drop", "data-trouble": "drop_socket", on: { click: () => tell({ drop_socket: true }) } }, icon("plug"), "Drop the socket once"));
 
   function paintTrouble({ rate_limit_s: rateLimit, outage }) {

@@ -1,0 +1,259 @@
+"""The settings: one frozen tree, and the only reader of the environment and of ``.env``.
+
+Every setting states its variable, its unit, why it is there, and its default. An unknown or wrong one stops the start with
+one line each; values of secrets are never printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.domain.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Where a setting comes from: the environment variable, its unit, and why it exists."""
+
+    name: str
+    unit: str
+    why: str
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Positive = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class StoreSettings(_Group):
+    data_dir: Annotated[Path, Variable("SRE_DATA_DIR", "path", "where the embedded servers and the demo keep data")] = (
+        Path(".sre-bot")
+    )
+    database_url: Annotated[
+        SecretStr | None, Variable("DATABASE_URL", "URL", "any PostgreSQL ≥ 14; empty: an embedded one is supervised")
+    ] = None
+    redis_url: Annotated[
+        SecretStr | None, Variable("REDIS_URL", "URL", "any Redis ≥ 6.2; empty: an embedded one is supervised")
+    ] = None
+    samples_keep_s: Annotated[
+        Positive, Variable("SRE_SAMPLES_KEEP_S", "seconds", "how long samples stay in the database")
+    ] = 86_400.0
+
+
+class SlackSettings(_Group):
+    bot_token: Annotated[SecretStr | None, Variable("SLACK_BOT_TOKEN", "xoxb-…", "posts and reads as the bot")] = None
+    app_token: Annotated[
+        SecretStr | None, Variable("SLACK_APP_TOKEN", "xapp-…", "opens Socket Mode; empty: signed HTTP is served")
+    ] = None
+    signing_secret: Annotated[
+        SecretStr | None, Variable("SLACK_SIGNING_SECRET", "text", "checks requests that come over HTTP")
+    ] = None
+    api_url: Annotated[
+        str, Variable("SLACK_API_URL", "URL", "another Slack-compatible server, such as the local one")
+    ] = "https://slack.com/api/"
+    channel: Annotated[str, Variable("SRE_SLACK_CHANNEL", "channel id", "where incident cards are posted")] = ""
+    command: Annotated[
+        str, Field(pattern=r"^/[a-z0-9_-]{1,30}$"), Variable("SRE_SLACK_COMMAND", "/name", "the slash command")
+    ] = "/sre"
+    team_id: Annotated[
+        str, Variable("SRE_SLACK_TEAM", "team id", "the workspace people may decide from; empty: the bot's own")
+    ] = ""
+    approvers: Annotated[
+        tuple[str, ...],
+        Variable("SRE_APPROVERS", "user ids, comma-separated", "who may approve, resume and set the phase"),
+    ] = ()
+    approver_group: Annotated[str, Variable("SRE_APPROVER_GROUP", "user group id", "members may approve as well")] = ""
+
+
+class TelemetrySettings(_Group):
+    scrape_file: Annotated[
+        Path | None, Variable("SRE_SCRAPE_FILE", "path", "Prometheus file_sd file of /metrics endpoints to read")
+    ] = None
+    prometheus_url: Annotated[str, Variable("PROMETHEUS_URL", "URL", "a Prometheus server to query")] = ""
+    prometheus_token: Annotated[
+        SecretStr | None, Variable("PROMETHEUS_TOKEN", "text", "bearer token for that server")
+    ] = None
+    prometheus_tenant: Annotated[
+        str, Variable("PROMETHEUS_TENANT", "text", "X-Scope-OrgID header, for Mimir, Cortex or Thanos")
+    ] = ""
+    interval_s: Annotated[Positive, Variable("SRE_INTERVAL_S", "seconds", "how often telemetry is read")] = 15.0
+    window_s: Annotated[
+        Positive, Variable("SRE_RATE_WINDOW_S", "seconds", "the window over which rates and quantiles are taken")
+    ] = 60.0
+    catalogue: Annotated[
+        Path | None, Variable("SRE_CATALOGUE", "path", "YAML of services: tier, owner, environment, target")
+    ] = None
+
+
+class DetectionTuning(_Group):
+    memory_ratio: Annotated[Ratio, Variable("SRE_MEMORY_RATIO", "ratio", "memory pressure begins here")] = 0.85
+    memory_sustain_s: Annotated[Positive, Variable("SRE_MEMORY_SUSTAIN_S", "seconds", "and must last this long")] = (
+        300.0
+    )
+    latency_sigmas: Annotated[
+        Positive, Variable("SRE_LATENCY_SIGMAS", "σ", "p99 this far above its rolling baseline")
+    ] = 5.0
+    latency_sustain_s: Annotated[
+        Positive, Variable("SRE_LATENCY_SUSTAIN_S", "seconds", "and it must last this long")
+    ] = 60.0
+    latency_min_effect_s: Annotated[
+        Positive, Variable("SRE_LATENCY_MIN_EFFECT_S", "seconds", "and be this much slower, whatever the sigmas say")
+    ] = 0.05
+    error_min_ratio: Annotated[Ratio, Variable("SRE_ERROR_MIN_RATIO", "ratio", "failing share of requests")] = 0.05
+    error_sustain_s: Annotated[Positive, Variable("SRE_ERROR_SUSTAIN_S", "seconds", "and it must last this long")] = (
+        60.0
+    )
+    disk_ratio: Annotated[Ratio, Variable("SRE_DISK_RATIO", "ratio", "disk use that is too much")] = 0.90
+    disk_sustain_s: Annotated[Positive, Variable("SRE_DISK_SUSTAIN_S", "seconds", "and it must last this long")] = 120.0
+    certificate_remaining_s: Annotated[
+        Positive, Variable("SRE_CERT_REMAINING_S", "seconds", "a certificate with less time left is an incident")
+    ] = 604_800.0
+    clear_after_s: Annotated[
+        Positive, Variable("SRE_CLEAR_AFTER_S", "seconds", "inside its bounds this long, a series is well again")
+    ] = 120.0
+
+
+class VerificationTuning(_Group):
+    hold_s: Annotated[
+        Positive, Variable("SRE_VERIFY_HOLD_S", "seconds", "the metric must stay inside its bound this long")
+    ] = 120.0
+    deadline_s: Annotated[
+        Positive, Variable("SRE_VERIFY_DEADLINE_S", "seconds", "after the action; then the verdict is given")
+    ] = 600.0
+
+
+class ModelSettings(_Group):
+    anthropic_api_key: Annotated[
+        SecretStr | None, Variable("ANTHROPIC_API_KEY", "text", "Claude diagnoses; empty: the rules engine does")
+    ] = None
+    anthropic_base_url: Annotated[str, Variable("ANTHROPIC_BASE_URL", "URL", "another server of the same API")] = ""
+    name: Annotated[str, Variable("SRE_MODEL", "model id", "which Claude model")] = "claude-sonnet-5-5"
+    deadline_s: Annotated[
+        Positive, Variable("SRE_MODEL_DEADLINE_S", "seconds", "a diagnosis as a whole; then the rules engine answers")
+    ] = 45.0
+    embedder: Annotated[
+        str, Variable("SRE_EMBEDDER", "model name or folder", "embeds runbooks; empty: the packaged all-MiniLM-L6-v2")
+    ] = ""
+
+
+class GuardSettings(_Group):
+    approval_ttl_s: Annotated[
+        Positive, Variable("SRE_APPROVAL_TTL_S", "seconds", "a proposal nobody decides expires")
+    ] = 1800.0
+    approvals_severe: Annotated[
+        Count, Variable("SRE_APPROVALS_SEVERE", "people", "needed at SEV1/SEV2 and for tier 1 services")
+    ] = 2
+    resume_people: Annotated[Count, Variable("SRE_RESUME_PEOPLE", "people", "needed to release a kill switch")] = 2
+    max_share: Annotated[Ratio, Variable("SRE_MAX_SHARE", "ratio", "share of live replicas down at once")] = 0.5
+    max_callers: Annotated[int, Field(ge=0), Variable("SRE_MAX_CALLERS", "services", "that may feel an action")] = 10
+    cooldown_s: Annotated[Positive, Variable("SRE_COOLDOWN_S", "seconds", "rest of a target after any action")] = 600.0
+    max_actions_target_hour: Annotated[
+        Count, Variable("SRE_MAX_ACTIONS_TARGET_HOUR", "actions", "on one target an hour")
+    ] = 2
+    max_actions_hour: Annotated[Count, Variable("SRE_MAX_ACTIONS_HOUR", "actions", "in all an hour")] = 10
+    initial_phase: Annotated[
+        Literal["shadow", "assist"],
+        Variable("SRE_INITIAL_PHASE", "phase", "of a new database; afterwards `/sre phase set` decides"),
+    ] = "shadow"
+
+
+class TargetSettings(_Group):
+    local_url: Annotated[str, Variable("SRE_LOCAL_TARGET_URL", "URL", "control API of a local process supervisor")] = ""
+    kubernetes_namespaces: Annotated[
+        tuple[str, ...], Variable("SRE_KUBERNETES_NAMESPACES", "names, comma-separated", "where actions are allowed")
+    ] = ()
+    kubernetes_context: Annotated[
+        str, Variable("SRE_KUBERNETES_CONTEXT", "text", "context of the kubeconfig; empty: in-cluster or current")
+    ] = ""
+
+
+class RuntimeSettings(_Group):
+    host: Annotated[str, Variable("SRE_HTTP_HOST", "address", "of health, metrics and signed Slack HTTP")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535), Variable("SRE_HTTP_PORT", "port", "0 takes a free one")] = 8090
+    lease_s: Annotated[Positive, Variable("SRE_LEASE_S", "seconds", "a worker silent for longer is taken over")] = 15.0
+    settle_timeout_s: Annotated[
+        Positive, Variable("SRE_SETTLE_TIMEOUT_S", "seconds", "a target may take to carry out one step")
+    ] = 120.0
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Variable("SRE_LOG_LEVEL", "level", "what is logged to stderr")
+    ] = "INFO"
+
+
+class Settings(_Group):
+    """All settings. Read once at start by ``load`` and handed on; nothing else looks at the environment."""
+
+    store: StoreSettings = StoreSettings()
+    slack: SlackSettings = SlackSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    detection: DetectionTuning = DetectionTuning()
+    verification: VerificationTuning = VerificationTuning()
+    model: ModelSettings = ModelSettings()
+    guard: GuardSettings = GuardSettings()
+    targets: TargetSettings = TargetSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+
+def load(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
+    """Reads ``.env`` (lower) and the environment (higher). Raises ConfigurationError with one line a mistake."""
+    from_file = _from_file(env_file)
+    merged = {**from_file, **(os.environ if environ is None else environ)}
+    known = {variable.name: (group, field) for group, field, variable, _ in variables()}
+    problems = [_unknown(name, known) for name in sorted(_ours(merged, from_file) - set(known))]
+    tree: dict[str, dict[str, Any]] = {}
+    for name, (group, field) in known.items():
+        value = merged.get(name, "").strip()
+        if value:
+            is_list = Settings.model_fields[group].annotation.model_fields[field].annotation == tuple[str, ...]  # type: ignore[union-attr]
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            tree.setdefault(group, {})[field] = parts if is_list else value
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        names = {(group, field): name for name, (group, field) in known.items()}
+        problems += [f"{names[(str(e['loc'][0]), str(e['loc'][1]))]}: {e['msg'].lower()}" for e in error.errors()]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return settings
+
+
+def variables() -> Iterator[tuple[str, str, Variable, FieldInfo]]:
+    """Every setting as (group, field, variable, field info), in the order of the tree."""
+    for group, info in Settings.model_fields.items():
+        model = info.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        for field, field_info in model.model_fields.items():
+            variable = next(item for item in field_info.metadata if isinstance(item, Variable))
+            yield group, field, variable, field_info
+
+
+def _from_file(path: Path | None) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return {name: value or "" for name, value in dotenv_values(path).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error})") from error
+
+
+def _ours(merged: Mapping[str, str], from_file: Mapping[str, str]) -> set[str]:
+    """Names that must be known: all of ``.env``, and everything in the environment that begins with ``SRE_``."""
+    return {name for name in merged if name.startswith("SRE_")} | set(from_file)
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "; `sre-bot config` lists them")

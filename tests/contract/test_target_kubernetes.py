@@ -1,0 +1,323 @@
+"""What is Kubernetes' own: rights, namespaces, versions, annotations, pods on their way out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import executors.targets
+from executors.targets.kubernetes import KubernetesTarget, from_kubeconfig, in_cluster
+from pipeline.domain.catalogue import WorkloadAddress
+from pipeline.domain.errors import (
+    ConfigurationError,
+    OutcomeUnknown,
+    PermanentError,
+    PreconditionFailed,
+    TemporaryError,
+)
+from pipeline.domain.execution import Finding, Intent
+from pipeline.domain.ids import ExecutionId
+from pipeline.domain.plan import (
+    InstanceRef,
+    ManualAction,
+    RestartAction,
+    RestartInstance,
+    ScaleAction,
+    ScaleTo,
+    TargetRef,
+    TargetState,
+)
+from tests.contract.targets.places import KubePlace, intent_for, kube_configuration, kube_place, until
+from tests.faults import Answer, Fault
+from tests.kube_objects import Object
+from tests.kube_server import TOKEN, rights
+
+GRANTED = {
+    ("get", "apps", "deployments"),
+    ("patch", "apps", "deployments"),
+    ("get", "apps", "statefulsets"),
+    ("patch", "apps", "statefulsets"),
+    ("list", "apps", "replicasets"),
+    ("get", "", "pods"),
+    ("list", "", "pods"),
+    ("delete", "", "pods"),
+}
+"""The golden list: a right added to the role, or a call that needs another one, has to be written here too."""
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[KubePlace]:
+    async with kube_place() as place:
+        yield place
+
+
+def _shipped_role() -> list[Object]:
+    folder = Path(next(iter(executors.targets.__path__)))
+    return list(yaml.safe_load_all((folder / "kubernetes-rbac.yaml").read_text()))
+
+
+def _first(state: TargetState) -> InstanceRef:
+    return InstanceRef(name=state.instances[0].name, uid=state.instances[0].uid)
+
+
+def _marks(execution: int, fence: int = 1, generation: str = "1", step: int = 1) -> dict[str, str]:
+    return {
+        "sre-bot/execution": str(execution),
+        "sre-bot/step": str(step),
+        "sre-bot/fence": str(fence),
+        "sre-bot/generation": generation,
+    }
+
+
+def test_the_shipped_role_grants_the_golden_list() -> None:
+    role, binding = _shipped_role()
+    assert (role["kind"], binding["kind"]) == ("Role", "RoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"]
+    assert rights(role["rules"]) == GRANTED
+    assert not any("*" in word for rule in role["rules"] for words in rule.values() for word in words)
+
+
+@pytest.mark.parametrize("resource", ["deployments", "statefulsets"])
+async def test_the_shipped_role_is_enough_and_not_more(resource: str) -> None:
+    async with kube_place("deployments" if resource == "deployments" else "statefulsets") as place:
+        place.server.granted = GRANTED
+        ref = await place.target.resolve(place.address)
+        restart = RestartInstance(instance=_first(await place.target.observe(ref)))
+        for operation in (restart, ScaleTo(replicas=3)):
+            intent = intent_for(await place.target.observe(ref))
+            place.proxy.strike(Fault.CUT)
+            with pytest.raises(OutcomeUnknown):
+                await place.target.apply(ref, operation, intent)
+            assert await place.target.find(ref, operation, intent) is Finding.APPLIED
+            await until(lambda operation=operation: place.target.settled(ref, operation))  # type: ignore[misc]
+        other = {"deployments": "statefulsets", "statefulsets": "deployments"}[resource]
+        needed = {right for right in GRANTED if right != ("patch", "apps", other)}
+        if resource == "statefulsets":
+            needed.remove(("list", "apps", "replicasets"))
+        assert place.server.used() == needed
+
+
+@pytest.mark.parametrize(
+    ("missing", "operation", "named"),
+    [
+        (("patch", "apps", "deployments"), "scale", "patch deployments.apps in namespace shop"),
+        (("delete", "", "pods"), "restart", "delete pods in namespace shop"),
+        (("list", "", "pods"), "restart", "list pods in namespace shop"),
+        (("get", "apps", "deployments"), "scale", "get deployments.apps in namespace shop"),
+    ],
+)
+async def test_a_missing_right_is_named(
+    place: KubePlace, missing: tuple[str, str, str], operation: str, named: str
+) -> None:
+    ref = await place.target.resolve(place.address)
+    before = await place.target.observe(ref)
+    place.server.granted = GRANTED - {missing}
+    wish = ScaleTo(replicas=3) if operation == "scale" else RestartInstance(instance=_first(before))
+    with pytest.raises(PermanentError, match=named) as caught:
+        await place.target.apply(ref, wish, intent_for(before))
+    assert f'cannot {missing[0]} resource "{missing[2]}"' in str(caught.value), "the server's own words"
+
+
+async def test_refused_credentials_are_told(place: KubePlace) -> None:
+    target = KubernetesTarget(kube_configuration(place.server.url, "someone-else"), namespaces=["shop"])
+    with pytest.raises(PermanentError, match="credentials"):
+        await target.resolve(place.address)
+    await target.close()
+
+
+async def test_other_namespaces_are_refused_before_anything_is_sent(place: KubePlace) -> None:
+    ref = TargetRef(platform="kubernetes", namespace="kube-system", name="checkout", uid="u")
+    intent = Intent(execution_id=ExecutionId(1), step=1, fence=1, generation="1")
+    for call in (
+        place.target.resolve(WorkloadAddress(platform="kubernetes", namespace="kube-system", name="checkout")),
+        place.target.observe(ref),
+        place.target.apply(ref, ScaleTo(replicas=2), intent),
+        place.target.find(ref, ScaleTo(replicas=2), intent),
+    ):
+        with pytest.raises(PermanentError, match=r"kube-system .*allowed: shop"):
+            await call
+    assert place.server.calls == []
+
+
+async def test_one_name_for_two_workloads_is_no_target(place: KubePlace) -> None:
+    place.server.cluster.add_workload("statefulsets", "shop", "checkout", 1)
+    with pytest.raises(PermanentError, match="Deployment and a StatefulSet"):
+        await place.target.resolve(place.address)
+
+
+async def test_the_execution_is_written_with_the_replicas(place: KubePlace) -> None:
+    place.server.cluster.edit_annotations(place.key, {"team": "payments"})
+    ref = await place.target.resolve(place.address)
+    intent = intent_for(await place.target.observe(ref))
+    await place.target.apply(ref, ScaleTo(replicas=3), intent)
+    workload = place.server.cluster.objects[place.key]
+    marks = _marks(intent.execution_id, intent.fence, intent.generation, intent.step)
+    assert workload["metadata"]["annotations"] == {"team": "payments", **marks}
+    assert workload["spec"]["replicas"] == 3
+    sent = json.loads(place.proxy.writes[0].body)
+    assert set(sent) == {"metadata", "spec"}
+    assert set(sent["metadata"]) == {"annotations", "uid", "resourceVersion"}
+    assert set(sent["spec"]) == {"replicas"}
+
+
+async def test_a_change_of_status_alone_is_worth_another_try(place: KubePlace) -> None:
+    ref = await place.target.resolve(place.address)
+    before = await place.target.observe(ref)
+    place.proxy.strike(Fault.HELD)
+    applying = asyncio.create_task(place.target.apply(ref, ScaleTo(replicas=3), intent_for(before)))
+    await place.proxy.held.wait()
+    place.server.paused = True
+    place.server.cluster.edit_status(place.key, readyReplicas=1)
+    place.proxy.release()
+    with pytest.raises(TemporaryError, match="the object has been modified") as caught:
+        await applying
+    assert caught.value.retry_after_s
+    after = await place.target.observe(ref)
+    assert (after.replicas, after.generation) == (2, before.generation)
+    assert len(place.proxy.writes) == 1
+
+
+async def test_retry_after_is_handed_on(place: KubePlace) -> None:
+    ref = await place.target.resolve(place.address)
+    before = await place.target.observe(ref)
+    place.proxy.strike(Answer(429, b'{"message": "too many requests"}', {"Retry-After": "7"}))
+    with pytest.raises(TemporaryError, match="too many requests") as caught:
+        await place.target.apply(ref, ScaleTo(replicas=3), intent_for(before))
+    assert caught.value.retry_after_s == 7
+
+
+async def test_a_lower_fence_of_the_same_execution_is_refused(place: KubePlace) -> None:
+    ref = await place.target.resolve(place.address)
+    before = await place.target.observe(ref)
+    intent = intent_for(before)
+    place.server.cluster.edit_annotations(place.key, _marks(intent.execution_id, fence=intent.fence + 1))
+    with pytest.raises(PreconditionFailed, match="fence"):
+        await place.target.apply(ref, ScaleTo(replicas=3), intent)
+    assert place.proxy.writes == []
+
+
+async def test_pods_on_their_way_out_or_ended_are_no_replicas(place: KubePlace) -> None:
+    ref = await place.target.resolve(place.address)
+    place.server.paused = True
+    first, second = place.server.cluster.pods_of(place.key)
+    stranger = place.server.cluster.add_pod("shop", "stranger", first["metadata"]["labels"])
+    place.server.cluster.delete_pod(("pods", "shop", first["metadata"]["name"]))
+    place.server.cluster.edit_status(("pods", "shop", second["metadata"]["name"]), phase="Failed")
+    state = await place.target.observe(ref)
+    assert (state.replicas, state.instances) == (2, ())
+    for pod in (first, stranger):
+        instance = InstanceRef(name=pod["metadata"]["name"], uid=pod["metadata"]["uid"])
+        with pytest.raises(PreconditionFailed, match="is no pod of"):
+            await place.target.apply(ref, RestartInstance(instance=instance), intent_for(state))
+    assert place.proxy.writes == []
+
+
+async def test_a_restart_is_settled_when_the_old_pod_is_gone_too(place: KubePlace) -> None:
+    ref = await place.target.resolve(place.address)
+    operation = RestartInstance(instance=_first(await place.target.observe(ref)))
+    place.server.paused = True
+    await place.target.apply(ref, operation, intent_for(await place.target.observe(ref)))
+    assert not await place.target.settled(ref, operation)
+    place.server.paused = False
+    await until(lambda: place.target.settled(ref, operation))
+
+
+async def test_a_spec_the_controller_has_not_seen_is_not_settled(place: KubePlace) -> None:
+    ref = await place.target.resolve(place.address)
+    place.server.paused = True
+    place.server.cluster.edit_spec(place.key, paused=True)
+    assert not await place.target.settled(ref, ScaleTo(replicas=2))
+
+
+@pytest.mark.parametrize(
+    ("marks", "found"),
+    [
+        (_marks(execution=6), Finding.NOT_APPLIED),
+        (_marks(execution=8), Finding.UNKNOWN),
+        (_marks(execution=7, generation="0"), Finding.UNKNOWN),
+        ({"sre-bot/execution": "edited by hand"}, Finding.UNKNOWN),
+        (None, Finding.UNKNOWN),
+        (_marks(execution=7), Finding.APPLIED),
+    ],
+    ids=["earlier execution", "later execution", "same id of another life", "edited", "none", "ours"],
+)
+async def test_what_the_annotations_prove_once_the_generation_has_moved_on(
+    place: KubePlace, marks: dict[str, str] | None, found: Finding
+) -> None:
+    ref = await place.target.resolve(place.address)
+    place.server.cluster.edit_annotations(place.key, marks)
+    place.server.cluster.edit_spec(place.key, replicas=4)
+    intent = Intent(execution_id=ExecutionId(7), step=1, fence=1, generation="1")
+    async with asyncio.timeout(20):  # waiting it out would take 40 s
+        assert await place.target.find(ref, ScaleTo(replicas=3), intent) is found
+
+
+async def test_a_selector_of_expressions_finds_the_pods(place: KubePlace) -> None:
+    expressions = [
+        {"key": "app", "operator": "In", "values": ["search", "find"]},
+        {"key": "track", "operator": "NotIn", "values": ["canary"]},
+        {"key": "track", "operator": "Exists"},
+        {"key": "legacy", "operator": "DoesNotExist"},
+    ]
+    selector = {"matchLabels": {"track": "stable"}, "matchExpressions": expressions}
+    place.server.cluster.add_workload("deployments", "shop", "search", 1, selector)
+    ref = await place.target.resolve(place.address.model_copy(update={"name": "search"}))
+    await until(lambda: place.target.settled(ref, ScaleTo(replicas=1)))
+    assert len((await place.target.observe(ref)).instances) == 1
+
+
+async def test_the_command_for_a_person(place: KubePlace) -> None:
+    ref = await place.target.resolve(place.address)
+    scale = ScaleAction(from_replicas=2, to_replicas=4)
+    restart = RestartAction(instances=(InstanceRef(name="a-1", uid="u1"), InstanceRef(name="a-2", uid="u2")))
+    manual = ManualAction(command="kubectl get nodes", why_manual="a node is down")
+    numbers = "--current-replicas=2 --replicas=4"
+    assert place.target.command(ref, scale) == f"kubectl -n shop scale deployment/checkout {numbers}"
+    assert place.target.command(ref.model_copy(update={"uid": "not read yet"}), scale) == (
+        f"kubectl -n shop scale deployment/checkout statefulset/checkout {numbers}"
+    )
+    assert place.target.command(ref, restart) == (
+        "kubectl -n shop delete pod a-1 --wait && kubectl -n shop delete pod a-2 --wait"
+    )
+    assert place.target.command(ref, manual) == "kubectl get nodes"
+
+
+async def test_a_kubeconfig_is_read_and_no_retry_is_left_on(place: KubePlace, tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": place.proxy.url}}],
+                "users": [{"name": "u", "user": {"token": TOKEN}}],
+                "contexts": [{"name": "shop", "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
+    configuration = from_kubeconfig(path, "shop")
+    configuration.no_proxy = "*"
+    target = KubernetesTarget(configuration, namespaces=["shop"])
+    ref = await target.resolve(place.address)
+    state = await target.observe(ref)
+    place.proxy.strike(Answer(503, headers={"Retry-After": "0"}))
+    with pytest.raises(OutcomeUnknown):
+        await target.apply(ref, RestartInstance(instance=_first(state)), intent_for(state))
+    assert [write.method for write in place.proxy.writes] == ["DELETE"]
+    await target.close()
+
+
+def test_settings_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="kubeconfig"):
+        from_kubeconfig(tmp_path / "absent")
+    (tmp_path / "broken").write_text("a: [")
+    with pytest.raises(ConfigurationError, match="kubeconfig"):
+        from_kubeconfig(tmp_path / "broken")
+    with pytest.raises(ConfigurationError, match="service account"):
+        in_cluster()
