@@ -1,7 +1,7 @@
 """The settings: one frozen tree, and the only reader of the environment and of ``.env``.
 
-Every setting states its variable, its unit, why it is there, and its default. An unknown or wrong one stops the start with
-one line each; values of secrets are never printed.
+Every setting states its variable, its unit, why it is there, and its default. An unknown or wrong one stops the start
+with one line each; values of secrets are never printed.
 """
 
 from __future__ import annotations

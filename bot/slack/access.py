@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
 
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
@@ -45,16 +45,15 @@ class Access:
         """Whether this person may stop things and tend incidents: a full member of the workspace."""
         return await self._within(self._is_member(user_id, team_id))
 
-    async def _within(self, question: Any) -> str:
+    async def _within(self, question: Awaitable[str]) -> str:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                answer: str = await question
+                return await question
         except SLACK_TROUBLE as error:
             why = error_code(error) if isinstance(error, SlackApiError) else "no answer"
             return (
                 f"Slack could not tell who you are ({why or 'it failed'}), so nothing is done. Try again in a minute."
             )
-        return answer
 
     async def _is_member(self, user_id: str, team_id: str) -> str:
         if team_id != self._policy.team_id:

@@ -93,7 +93,7 @@ class KubernetesApi:
     """
 
     def __init__(self, configuration: Configuration, *, timeout_s: float) -> None:
-        # Without this urllib3 sends a PATCH's or DELETE's bytes again after a reset, and DELETE after a 503 too.
+        # Left as it is, urllib3 repeats a DELETE (and a PUT) after a reset, and after a 429 or 503 with Retry-After.
         configuration.retries = False
         self._client = ApiClient(configuration)
         self._apps = AppsV1Api(self._client)

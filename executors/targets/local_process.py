@@ -66,7 +66,10 @@ _CHANGES = TypeAdapter(tuple[_Change, ...])
 
 
 class LocalProcessTarget(Target):
-    """Services under the demo world's supervisor at ``base_url``; each call has ``timeout_s`` and is tried once."""
+    """Services under the demo world's supervisor at ``base_url``; each call has ``timeout_s``.
+
+    A write is sent once; aiohttp repeats a GET whose connection was lost, but never a POST.
+    """
 
     def __init__(self, base_url: str, *, timeout_s: float = 5.0) -> None:
         self._base_url = base_url.rstrip("/")

@@ -79,9 +79,10 @@ def known_instances(question: Examined) -> tuple[str, ...]:
 def review(hypothesis: Hypothesis, question: Examined, rules_hypothesis: Hypothesis | None) -> Review:
     """Scores ``hypothesis``; ``rules_hypothesis`` is the rules engine's own, or None when that engine is the author.
 
-    score = Σ weight · part / Σ weight over the parts: citations .25 (share of claims whose ids all exist), anomalies .25
-    (the category explains an anomaly of the service), facts .20, instances .10 (the suspects were measured), agreement .20
-    (same category as the rules engine; 0.5 when one of the two does not know). Caps: NOT_INDEPENDENT_CAP, INVENTED_CAP.
+    score = Σ weight · part / Σ weight over the parts: citations .25 (share of claims whose ids all exist), anomalies
+    .25 (the category explains an anomaly of the service), facts .20, instances .10 (the suspects were measured),
+    agreement .20 (same category as the rules engine; 0.5 when one of the two does not know).
+    Caps: NOT_INDEPENDENT_CAP, INVENTED_CAP.
     """
     notes: list[str] = []
     parts = {

@@ -352,6 +352,16 @@ async def test_trouble_switches(slack: LocalSlack, client: AsyncWebClient) -> No
         await client.chat_postMessage(channel=INCIDENTS, text="x")
 
 
+async def test_a_taken_port_and_a_broken_folder_are_said(slack: LocalSlack, tmp_path: Path) -> None:
+    second = local_slack()
+    with pytest.raises(OSError, match="address already in use"):
+        await second.start(port=int(slack.base_url.rpartition(":")[2]))
+    assert second.base_url == ""
+    (tmp_path / "slack.sqlite3").mkdir()
+    with pytest.raises(OSError, match="unable to open"):
+        await local_slack(tmp_path).start()
+
+
 async def test_the_world_is_passed_through() -> None:
     switched: list[Any] = []
 

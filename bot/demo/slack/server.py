@@ -82,6 +82,7 @@ class LocalSlack:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; the address of the page. Raises OSError when the port is taken or data_dir not writable."""
+        journal = Journal(self._data_dir)
         changes = Changes()
         if self._events_url is None:
             sockets = Sockets(changes)
@@ -89,7 +90,7 @@ class LocalSlack:
         else:
             sockets = None
             transport = SignedHttp(self._events_url, self._signing_secret, changes)
-        core = self._core = self._build(changes, transport)
+        core = self._core = self._build(journal, changes, transport)
         self._world = WorldProxy(self._world_url)
         limits = RateLimits() if self._rate_limits else None
         api = WebApi(core, self._bot_token, self._app_token, limits, sockets)
@@ -123,8 +124,7 @@ class LocalSlack:
         core.base_url = f"http://{shown_host}:{bound_port}"
         return core.base_url
 
-    def _build(self, changes: Changes, transport: Transport) -> Core:
-        journal = Journal(self._data_dir)
+    def _build(self, journal: Journal, changes: Changes, transport: Transport) -> Core:
         messages = Messages(journal, changes)
         members = set(HOME_CHANNELS) | {channel for channel, _ in journal.all("member")}
         delivery = Delivery(transport, self._ack_timeout_s, self._retry_delays_s)

@@ -172,10 +172,8 @@ class AnthropicDiagnostician(Diagnostician):
 
 def _repair(reply: str, stop_reason: str, why: str) -> list[MessageParam]:
     shorter = " It was cut off: be shorter." if stop_reason == "max_tokens" else ""
-    asked: MessageParam = {
-        "role": "user",
-        "content": f"That is not a valid hypothesis: {neutralise(why, 500)}.{shorter} Reply once more, the whole of it.",
-    }
+    request = f"That is not a valid hypothesis: {neutralise(why, 500)}.{shorter} Reply once more, the whole of it."
+    asked: MessageParam = {"role": "user", "content": request}
     # An empty turn is refused by the API; two turns of the user in a row are not.
     return [{"role": "assistant", "content": reply}, asked] if reply.strip() else [asked]
 

@@ -25,8 +25,8 @@ class InvalidReply(Exception):
 def parse_hypothesis(text: str, question: Question, *, check_citations: bool) -> Hypothesis:
     """Reads ``text`` strictly: no key twice, no key too many, nothing coerced, only instances that were measured.
 
-    ``check_citations`` refuses evidence ids that do not exist too; without it ``check_claims`` takes those claims out later.
-    Raises InvalidReply.
+    ``check_citations`` refuses evidence ids that do not exist too; without it ``check_claims`` takes those claims out
+    later. Raises InvalidReply.
     """
     try:
         json.loads(text, object_pairs_hook=_once)
@@ -36,8 +36,8 @@ def parse_hypothesis(text: str, question: Question, *, check_citations: bool) ->
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()[:4]]
         raise InvalidReply("; ".join(wrong)) from error
-    except RecursionError as error:
-        raise InvalidReply("nested too deeply") from error
+    except (RecursionError, ValueError) as error:
+        raise InvalidReply("nested too deeply, or a number too long to read") from error
     instances = set(known_instances(question))
     if invented := sorted(set(hypothesis.suspect_instances) - instances):
         raise InvalidReply(f"suspect_instances names what was not measured: {', '.join(invented)[:200]}")
@@ -49,7 +49,7 @@ def parse_hypothesis(text: str, question: Question, *, check_citations: bool) ->
 
 
 def checked_reply(text: str, evidence: Sequence[Evidence]) -> str:
-    """An answer for a thread: citations of evidence that does not exist are taken out, and it is said when none is left."""
+    """An answer for a thread: citations of what does not exist are taken out, and it is said when none is left."""
     known = {item.id for item in evidence}
     dropped: list[str] = []
 

@@ -64,6 +64,16 @@ class PostgresOutbox:
     async def attempting(self, outbox_id: OutboxId) -> None:
         await self._connection.execute("UPDATE outbox SET attempted_at = clock_timestamp() WHERE id = $1", outbox_id)
 
+    async def keep(self, outbox_id: OutboxId, *, worker: str, lease_s: float) -> bool:
+        kept = await self._connection.fetchval(
+            """UPDATE outbox SET lease_until = clock_timestamp() + make_interval(secs => $3)
+               WHERE id = $1 AND leased_by = $2 AND state = 'pending' RETURNING true""",
+            outbox_id,
+            worker,
+            lease_s,
+        )
+        return bool(kept)
+
     async def done(self, outbox_id: OutboxId) -> None:
         await self._connection.execute(
             """WITH sent AS (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, DataError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeout
 
 from pipeline.domain.errors import ConfigurationError, TemporaryError
 
@@ -30,26 +29,28 @@ def connect(url: str) -> Redis:
             url,
             decode_responses=True,
             encoding_errors="replace",  # other agents write here too; their bad byte must not stop a listener
-            socket_timeout=ANSWER_TIMEOUT_S,
-            socket_connect_timeout=ANSWER_TIMEOUT_S,
-            # Not after a time-out: three times the patience is none that a caller reckons with.
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES, supported_errors=(RedisConnectionError,)),
+            # ``answering`` bounds the wait: with a socket time-out of its own the client sends through
+            # asyncio.wait_for, which before Python 3.12 now and then swallows a cancellation.
+            socket_timeout=5,
+            socket_connect_timeout=None,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
         )
     except ValueError as error:
         raise ConfigurationError("REDIS_URL must be redis://, rediss:// or unix:// followed by an address") from error
     return client
 
 
-@contextmanager
-def temporary_errors(client: Redis) -> Iterator[None]:
-    """Turns what the client raises into a TemporaryError of one line, without password."""
+@asynccontextmanager
+async def answering(client: Redis) -> AsyncIterator[None]:
+    """Bounds the calls inside, retries included, and turns what they raise into a TemporaryError of one line."""
     try:
-        yield
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            yield
     except DataError:  # a value Redis cannot hold: the caller's mistake, never cured by waiting
         raise
     except AuthenticationError as error:
         raise TemporaryError(f"Redis at {_address(client)} refused the password or user") from error
-    except RedisTimeout as error:
+    except TimeoutError as error:
         raise TemporaryError(f"Redis at {_address(client)} gave no answer within {ANSWER_TIMEOUT_S:g} s") from error
     except (RedisError, OSError) as error:
         said = " ".join(str(error).split()) or type(error).__name__

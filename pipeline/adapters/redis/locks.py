@@ -10,7 +10,7 @@ import secrets
 
 from redis.commands.core import AsyncScript
 
-from pipeline.adapters.redis.connection import KEY_PREFIX, connect, temporary_errors
+from pipeline.adapters.redis.connection import KEY_PREFIX, answering, connect
 from pipeline.ports.locks import Lock
 
 # A token found to be ours already means that the answer to a first try was lost.
@@ -43,7 +43,7 @@ class RedisLocks:
     async def acquire(self, resource: str, *, holder: str, ttl_s: float) -> Lock | None:
         """None when another holds it. A Redis that lost its data counts fences from 1: trust the database's."""
         token = secrets.token_hex(16)
-        with temporary_errors(self._client):
+        async with answering(self._client):
             fence = int(
                 await self._acquire(keys=[_lock(resource), _fence(resource)], args=[f"{token}:{holder}", _ms(ttl_s)])
             )
@@ -51,17 +51,17 @@ class RedisLocks:
 
     async def renew(self, lock: Lock, *, ttl_s: float) -> bool:
         """From now ``ttl_s`` more; False when it is not ours any more."""
-        with temporary_errors(self._client):
+        async with answering(self._client):
             return bool(await self._renew(keys=[_lock(lock.resource)], args=[f"{lock.token}:", _ms(ttl_s)]))
 
     async def release(self, lock: Lock) -> bool:
         """False when it was not ours any more."""
-        with temporary_errors(self._client):
+        async with answering(self._client):
             return bool(await self._release(keys=[_lock(lock.resource)], args=[f"{lock.token}:"]))
 
     async def holder(self, resource: str) -> str | None:
         """Who holds it; None when it is free."""
-        with temporary_errors(self._client):
+        async with answering(self._client):
             value = await self._client.get(_lock(resource))
         return None if value is None else str(value).partition(":")[2]
 

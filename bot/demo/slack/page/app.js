@@ -46,7 +46,9 @@ function messagesOf(channel) {
   return (state.messages[channel] ?? []).filter((message) => !dismissed.has(message.ts));
 }
 
-const inChannel = (message) => !message.thread_ts || message.thread_ts === message.ts || message.subtype === "thread_broadcast";
+function inChannel(message) {
+  return !message.thread_ts || message.thread_ts === message.ts || message.subtype === "thread_broadcast";
+}
 
 function repliesOf(channel, root) {
   return messagesOf(channel).filter((message) => message.thread_ts === root.ts && message.ts !== root.ts);
@@ -54,7 +56,8 @@ function repliesOf(channel, root) {
 
 function unread(channel) {
   const seen = marks.get(me, channel);
-  return messagesOf(channel).filter((message) => inChannel(message) && message.user !== me && (seen === undefined || message.ts > seen)).length;
+  const isNew = (message) => inChannel(message) && message.user !== me && (seen === undefined || message.ts > seen);
+  return messagesOf(channel).filter(isNew).length;
 }
 
 function context(channel) {
@@ -92,7 +95,10 @@ function paintChannel(channel) {
     ...base,
     repliesOf: (message) => (message.ephemeral ? [] : repliesOf(channel.id, message)),
     openThread: (ts) => go(`${channel.id}/${ts}`),
-    unreadReplies: (root, replies) => replies.length > 0 && route.thread !== root.ts && replies.at(-1).user !== me && replies.at(-1).ts > (marks.get(me, root.ts) ?? ""),
+    unreadReplies: (root, replies) => {
+      const newest = replies.at(-1);
+      return Boolean(newest) && route.thread !== root.ts && newest.user !== me && newest.ts > (marks.get(me, root.ts) ?? "");
+    },
   };
   const rows = arrange(roots);
   const before = main.body.querySelectorAll(".message").length;
@@ -128,7 +134,7 @@ function paintHeader() {
   const channel = state.channels.find((each) => each.id === route.channel);
   const people = state.users.filter((user) => user.role !== "bot" || channel.is_member);
   main.header.replaceChildren(icon("hash"), h("h1", null, channel.name),
-    span("main__note", channel.is_member ? "" : `${bot?.real_name ?? "The bot"} is not here: /invite @${bot?.name ?? "bot"}`),
+    span("main__note", channel.is_member ? "" : `${bot.real_name} is not here: /invite @${bot.name}`),
     h("span", { class: "faces", title: people.map((user) => user.real_name).join(", "), role: "img", "aria-label": `${people.length} members` },
       people.slice(-3).map((user) => avatar(user, 24)), span("faces__count", String(people.length))));
 }
@@ -143,7 +149,8 @@ function paintStatus() {
     connected ? `sre-bot connected${how ? ` · ${how}` : ""}` : "sre-bot is not connected",
   );
   const total = state.channels.reduce((sum, channel) => sum + unread(channel.id), 0);
-  document.title = `${total ? `(${total}) ` : ""}${route.page === "home" ? "sre-bot" : `#${state.channels.find((each) => each.id === route.channel).name}`} · ${state.team.name ?? "Local"} · Slack`;
+  const place = route.page === "home" ? "sre-bot" : `#${state.channels.find((each) => each.id === route.channel).name}`;
+  document.title = `${total ? `(${total}) ` : ""}${place} · ${state.team.name} · Slack`;
 }
 
 function paintThread() {
@@ -180,7 +187,7 @@ function paint() {
   paintHeader();
   paintThread();
   paintStatus();
-  paintSidebar(byId("sidebar"), { state, route, unread, onBe: be });
+  paintSidebar(byId("sidebar"), { state, route, unread, onBe: be, onClose: () => showSidebar(false) });
   paintModals(state.modals, context(null));
   world.paintTrouble(state.trouble);
 }
@@ -280,7 +287,7 @@ main.composer.append(composer.root);
 byId("open-sidebar").append(icon("menu"));
 byId("open-sidebar").addEventListener("click", () => showSidebar(true));
 byId("sidebar").addEventListener("click", (event) => {
-  if (event.target.closest(".sidebar__close, .row, .person")) showSidebar(false);
+  if (event.target.closest(".row, .person")) showSidebar(false);
 });
 byId("toggle-world").append(icon("panel"), h("span", null, "Demo world"));
 byId("toggle-world").addEventListener("click", () => showWorld(!byId("frame").classList.contains("frame--world")));

@@ -17,8 +17,12 @@ function picture(block, className) {
 
 /** An image with its title, folded away by the little triangle and enlarged by a click. */
 export function figure(src, alt, title) {
-  const enlarge = h("button", { type: "button", class: "figure__open", "aria-label": `Enlarge: ${alt || title || "image"}`, "data-testid": "enlarge", on: { click: () => lightbox(src, alt, title) } },
-    h("img", { src, alt, on: { error: () => enlarge.replaceChildren(span("figure__broken", `Image not available: ${alt || title || "no description"}`)) } }));
+  const said = alt || title || "image";
+  const broken = () => enlarge.replaceChildren(span("figure__broken", `Image not available: ${said}`));
+  const enlarge = h("button", {
+    type: "button", class: "figure__open", "aria-label": `Enlarge: ${said}`, "data-testid": "enlarge",
+    on: { click: () => lightbox(src, alt, title) },
+  }, h("img", { src, alt, on: { error: broken } }));
   if (!title) return div("figure", enlarge);
   const fold = h("button", { type: "button", class: "figure__title", "aria-expanded": "true", on: { click: () => {
     const open = fold.getAttribute("aria-expanded") !== "true";
@@ -38,7 +42,7 @@ function accessory(block, ctx) {
 }
 
 function input(block, ctx) {
-  const label = h(["radio_buttons", "checkboxes", "multi_static_select"].includes(block.element?.type) ? "div" : "label", { class: "input__label" }, textObject(block.label, ctx),
+  const label = h("label", { class: "input__label" }, textObject(block.label, ctx),
     block.optional ? span("input__optional", " (optional)") : null);
   const control = renderElement(block.element, block, ctx);
   if (control.matches("input, textarea")) {
@@ -122,7 +126,7 @@ function fileCard(file, url) {
   const size = file.size ? ` · ${Math.max(1, Math.round(file.size / 1024))} kB` : "";
   return h("a", { class: "file", href: url, target: "_blank", rel: "noopener noreferrer", "data-testid": "file" },
     span("file__icon", icon("file")),
-    span("file__text", h("strong", null, file.title || file.name || "File"), h("span", null, `${file.pretty_type ?? file.filetype?.toUpperCase() ?? "File"}${size}`)));
+    span("file__text", h("strong", null, file.title || file.name || "File"), h("span", null, `${file.pretty_type || "File"}${size}`)));
 }
 
 const PICTURE_NAME = /\.(png|jpe?g|gif|webp|svg)$/i; // the type is empty while Slack still looks at an upload
@@ -131,7 +135,8 @@ const PICTURE_NAME = /\.(png|jpe?g|gif|webp|svg)$/i; // the type is empty while 
 export function renderFile(file) {
   const url = safeUrl(file.url ?? `/files/${encodeURIComponent(file.id)}/${encodeURIComponent(file.name ?? "file")}`);
   const title = file.title || file.name || "";
-  return ((file.mimetype ?? "").startsWith("image/") || PICTURE_NAME.test(file.name ?? "")) ? figure(url, file.alt_txt ?? title, title) : fileCard(file, url);
+  const isPicture = (file.mimetype ?? "").startsWith("image/") || PICTURE_NAME.test(file.name ?? "");
+  return isPicture ? figure(url, file.alt_txt || title, title) : fileCard(file, url);
 }
 
 /** What a message or attachment says: its blocks, or its text when there are none. */

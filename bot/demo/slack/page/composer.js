@@ -58,9 +58,12 @@ export function createComposer({ testid, allowCommands, source, sendMessage, sen
   function paintHints() {
     list.hidden = hints.length === 0;
     list.replaceChildren(...hints.map((hint, index) => h("button", {
-      type: "button", tabindex: "-1", id: `${listId}-${index}`, class: "hint", role: "option", "aria-selected": String(index === picked), "data-testid": "hint",
+      type: "button", tabindex: "-1", id: `${listId}-${index}`, class: "hint", role: "option", "data-testid": "hint",
+      "aria-selected": String(index === picked),
       on: { pointerdown: (event) => event.preventDefault(), click: () => take(hint) },
-    }, hint.user ? avatar(hint.user, 24) : null, span("hint__title", hint.title), span("hint__usage", hint.usage), span("hint__description", hint.description))));
+    },
+    hint.user ? avatar(hint.user, 24) : null,
+    span("hint__title", hint.title), span("hint__usage", hint.usage), span("hint__description", hint.description))));
     if (picked >= 0) {
       area.setAttribute("aria-activedescendant", `${listId}-${picked}`);
       list.children[picked].scrollIntoView({ block: "nearest" });
@@ -169,7 +172,7 @@ export function createComposer({ testid, allowCommands, source, sendMessage, sen
   const root = div("composer", list, notice, h("div", { class: "composer__box" },
     div("composer__marks", MARKS.map(([name, mark, label]) => tool(name, label, () => wrap(mark)))), area,
     div("composer__tools", tool("at", "Mention someone", () => type("@")),
-      allowCommands ? tool("slash", "Run a slash command", () => { if (area.value === "") type("/"); else area.focus(); }) : null, send)));
+      allowCommands ? tool("slash", "Run a slash command", () => (area.value === "" ? type("/") : area.focus())) : null, send)));
   grow();
 
   return {

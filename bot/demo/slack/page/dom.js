@@ -62,6 +62,12 @@ export function icon(name) {
   return svg;
 }
 
+/** A square button that shows only an icon; label is what it is called. */
+export function iconButton(name, label, onClick, { look = "", testid } = {}) {
+  const props = { type: "button", class: `iconbutton ${look}`, "aria-label": label, title: label, "data-testid": testid };
+  return h("button", { ...props, on: { click: onClick } }, icon(name));
+}
+
 /** A person's or the bot's square picture: initials on their colour; the bot shows a pulse line. */
 export function avatar(user, size = 36) {
   const box = h("span", { class: `avatar avatar--${size}`, "aria-hidden": "true" });

@@ -1,7 +1,7 @@
 // Block elements a person can use: buttons, menus, inputs. Each works in messages, in the Home tab and in modals.
 //
-// ctx: {me, user(id), channel(id), people, channels, act(payload) → {ok, error}, warn(text|null), form?}; form holds what is typed
-// into a view: get(blockId, actionId), set(blockId, actionId, value). Messages have no form.
+// ctx: {me, user(id), channel(id), people, channels, act(payload) → {ok, error}, warn(text|null), form?}. form holds what
+// is typed into a modal: get(blockId, actionId), set(blockId, actionId, value). Elsewhere there is none.
 
 import { h, icon, safeUrl, span } from "./dom.js";
 import { confirmDialog, showMenu } from "./layer.js";
@@ -37,7 +37,8 @@ const BUTTON_STYLES = { primary: "btn btn--primary", danger: "btn btn--danger" }
 
 function button(element, block, ctx) {
   const node = h("button", {
-    type: "button", class: BUTTON_STYLES[element.style] ?? "btn", "aria-label": element.accessibility_label, ...hooks(element, block),
+    type: "button", class: BUTTON_STYLES[element.style] ?? "btn", "aria-label": element.accessibility_label,
+    ...hooks(element, block),
     on: {
       click: () => {
         if (node.getAttribute("aria-busy")) return;
@@ -51,7 +52,8 @@ function button(element, block, ctx) {
 
 function overflow(element, block, ctx) {
   const node = h("button", {
-    type: "button", class: "btn btn--overflow", "aria-label": "More actions", "aria-haspopup": "listbox", "aria-expanded": "false", ...hooks(element, block),
+    type: "button", class: "btn btn--overflow", "aria-label": "More actions", "aria-haspopup": "listbox", "aria-expanded": "false",
+    ...hooks(element, block),
     on: { click: () => showMenu(
       node,
       element.options ?? [],
@@ -105,7 +107,8 @@ function select(element, block, ctx, options) {
     shown.classList.toggle("select__text--empty", !option);
   };
   const node = h("button", {
-    type: "button", class: "select", role: "combobox", "aria-haspopup": "listbox", "aria-expanded": "false", "aria-label": element.placeholder?.text ?? "Select", ...hooks(element, block),
+    type: "button", class: "select", role: "combobox", "aria-haspopup": "listbox", "aria-expanded": "false",
+    "aria-label": element.placeholder?.text ?? "Select", ...hooks(element, block),
     on: {
       click: () => showMenu(node, options, (option) => {
         chosen = option.value;
@@ -157,7 +160,8 @@ function field(element, block, ctx) {
   const store = () => ctx.form?.set(block.block_id, element.action_id, read());
   const node = h(element.multiline ? "textarea" : "input", {
     class: "field", type: element.multiline ? null : (FIELD_TYPES[element.type] ?? "text"), rows: element.multiline ? 4 : null,
-    placeholder: element.placeholder?.text, maxlength: element.max_length, autofocus: element.focus_on_load, ...hooks(element, block),
+    placeholder: element.placeholder?.text, maxlength: element.max_length, autofocus: element.focus_on_load,
+    ...hooks(element, block),
     on: {
       input: store,
       change: () => {
@@ -172,7 +176,8 @@ function field(element, block, ctx) {
     },
   });
   const shown = current(element, block, ctx) ?? "";
-  node.value = epoch && shown !== "" ? new Date((shown - new Date().getTimezoneOffset() * 60) * 1000).toISOString().slice(0, 16) : shown;
+  const local = (seconds) => new Date((seconds - new Date().getTimezoneOffset() * 60) * 1000).toISOString().slice(0, 16);
+  node.value = epoch && shown !== "" ? local(shown) : shown;
   return node;
 }
 

@@ -23,7 +23,8 @@ function commandHints(text, commands) {
   const [name, ...rest] = text.split(/\s+/);
   if (rest.length === 0) {
     return commands.filter((each) => each.command.startsWith(name)).map((each) => ({
-      insert: `${each.command} `, title: each.command, usage: each.usage_hint, description: each.description, eager: each.command !== name,
+      insert: `${each.command} `, title: each.command, usage: each.usage_hint, description: each.description,
+      eager: each.command !== name,
     }));
   }
   const command = commands.find((each) => each.command === name);
@@ -54,7 +55,7 @@ function mentionHints(text, caret, people) {
   const token = /(?:^|\s)@([\p{L}\p{N}._-]*)$/u.exec(text.slice(0, caret));
   if (!token) return [];
   const typed = token[1].toLowerCase();
-  const found = people.filter((user) => user.name.toLowerCase().startsWith(typed) || user.real_name.toLowerCase().startsWith(typed));
+  const found = people.filter((user) => [user.name, user.real_name].some((name) => name.toLowerCase().startsWith(typed)));
   if (found.some((user) => user.name.toLowerCase() === typed)) return [];
   return found.map((user) => ({
     insert: `${text.slice(0, caret - token[1].length)}${user.name} `,

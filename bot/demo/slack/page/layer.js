@@ -1,6 +1,6 @@
 // What floats above the page: menus, the confirm dialog, the enlarged picture.
 
-import { div, h, icon, span } from "./dom.js";
+import { div, h, iconButton, span } from "./dom.js";
 import { textObject } from "./mrkdwn.js";
 
 let openMenu = null;
@@ -42,7 +42,9 @@ export function showMenu(opener, options, onPick, { ctx, selected, search = fals
         type: "button", class: "menu__item", role: "option", "data-testid": "option", "data-value": option.value,
         "aria-selected": String(option.value === selected),
         on: { click: () => { closeMenu(); onPick(option); } },
-      }, span("menu__text", textObject(option.text, ctx)), option.description ? span("menu__description", textObject(option.description, ctx)) : null)));
+      },
+      span("menu__text", textObject(option.text, ctx)),
+      option.description ? span("menu__description", textObject(option.description, ctx)) : null)));
     if (shown.length === 0) list.append(div("menu__empty", "No results"));
   };
   fill("");
@@ -101,16 +103,18 @@ export function confirmDialog(confirm, ctx) {
       dialog.close();
     };
     const danger = confirm.style === "danger";
-    const yes = h("button", { type: "button", class: `btn ${danger ? "btn--danger-filled" : "btn--primary"}`, "data-testid": "confirm-ok", on: { click: end(true) } },
+    const look = danger ? "btn btn--danger-filled" : "btn btn--primary";
+    const yes = h("button", { type: "button", class: look, "data-testid": "confirm-ok", on: { click: end(true) } },
       textObject(confirm.confirm ?? { type: "plain_text", text: "Yes" }, ctx));
-    const dialog = h("dialog", { class: "dialog dialog--small", "data-testid": "confirm-dialog", "aria-labelledby": "confirm-title", "aria-describedby": "confirm-text" },
+    const named = { "aria-labelledby": "confirm-title", "aria-describedby": "confirm-text" };
+    const dialog = h("dialog", { class: "dialog dialog--small", "data-testid": "confirm-dialog", ...named },
       h("div", { class: "dialog__head" },
         h(
           "h2",
           { id: "confirm-title" },
           textObject(confirm.title ?? { type: "plain_text", text: "Are you sure?" }, ctx),
         ),
-        h("button", { type: "button", class: "iconbutton", "aria-label": "Close", on: { click: end(false) } }, icon("close"))),
+        iconButton("close", "Close", end(false))),
       h("div", { class: "dialog__body text", id: "confirm-text" }, textObject(confirm.text, ctx)),
       h("div", { class: "dialog__foot" },
         h(
@@ -130,7 +134,7 @@ export function lightbox(src, alt, title) {
   const dialog = h("dialog", { class: "dialog lightbox", "aria-label": title || alt || "Image", "data-testid": "lightbox" },
     h("div", { class: "dialog__head" },
       h("h2", null, title || alt || "Image"),
-      h("button", { type: "button", class: "iconbutton", "aria-label": "Close", on: { click: () => dialog.close() } }, icon("close"))),
+      iconButton("close", "Close", () => dialog.close())),
     h("img", { src, alt }));
   present(dialog);
 }

@@ -1,6 +1,6 @@
 // One message, and lists of messages.
 
-import { avatar, div, h, icon, patch, span } from "./dom.js";
+import { avatar, div, h, icon, iconButton, patch, span } from "./dom.js";
 import { contentOf, paintBlocks, renderFile } from "./blocks.js";
 import { clock, dayLabel } from "./mrkdwn.js";
 
@@ -27,7 +27,8 @@ export function arrange(messages) {
       rows.push({ kind: "day", key: `day-${day}`, label: dayLabel(dateOf(message.ts)) });
       last = null;
     }
-    const joined = last && last.user === message.user && !message.ephemeral && !last.ephemeral && !last.reply_count && message.ts - last.ts < GROUP_WINDOW_S;
+    const near = last && last.user === message.user && message.ts - last.ts < GROUP_WINDOW_S;
+    const joined = near && !message.ephemeral && !last.ephemeral && !last.reply_count;
     rows.push({
       kind: "message",
       key: `${message.ts}${message.ephemeral ? "-e" : ""}`,
@@ -45,16 +46,18 @@ function repliesLink(message, replies, ctx) {
   const newest = dateOf(replies.at(-1).ts);
   const label = `${replies.length} ${replies.length === 1 ? "reply" : "replies"}`;
   return h("button", {
-    type: "button", class: "replies", "data-testid": "open-thread", "data-unread": ctx.unreadReplies(message, replies) ? "true" : null,
+    type: "button", class: "replies", "data-testid": "open-thread",
+    "data-unread": ctx.unreadReplies(message, replies) ? "true" : null,
     on: { click: () => ctx.openThread(message.ts) },
   }, authors.map((id) => avatar(ctx.user(id), 24)), span("replies__count", label),
-  span("replies__last", `Last reply ${dayLabel(newest).toLowerCase()} at ${clock(newest)}`), span("replies__view", "View thread"));
+  span("replies__last", `Last reply ${dayLabel(newest).toLowerCase()} at ${clock(newest)}`),
+  span("replies__view", "View thread"));
 }
 
 function toolbar(message, replies, ctx) {
   if (!ctx.openThread || message.ephemeral) return null;
   return h("div", { class: "message__toolbar" },
-    h("button", { type: "button", class: "iconbutton", "aria-label": "Reply in thread", title: "Reply in thread", "data-testid": replies.length ? "reply-in-thread" : "open-thread", on: { click: () => ctx.openThread(message.ts) } }, icon("thread")));
+    iconButton("thread", "Reply in thread", () => ctx.openThread(message.ts), { testid: replies.length ? "reply-in-thread" : "open-thread" }));
 }
 
 function byline(message, user) {
@@ -69,7 +72,8 @@ function buildMessage({ message, compact }, old, ctx) {
   const replies = ctx.repliesOf?.(message) ?? [];
   let node = old;
   if (!node) {
-    node = h("article", { class: "message", tabindex: "-1", "data-testid": ctx.testid?.(message) ?? "message", "data-ts": message.ts, "data-user": message.user },
+    const hooks = { "data-testid": ctx.testid?.(message) ?? "message", "data-ts": message.ts, "data-user": message.user };
+    node = h("article", { class: "message", tabindex: "-1", ...hooks },
       div("message__gutter"),
       h("div", { class: "message__content" },
         div("message__private"), div("message__head"), div("message__body"), div("message__after"),
@@ -84,8 +88,8 @@ function buildMessage({ message, compact }, old, ctx) {
   node.setAttribute("aria-label", `${user?.real_name ?? "unknown"}, ${clock(dateOf(message.ts))}`);
   at("gutter").replaceChildren(compact ? stamp(message, true) : avatar(user));
   at("head").replaceChildren(...(compact ? [] : [byline(message, user)]));
-  at("private").replaceChildren(...(message.ephemeral ? [icon("eye"), "Only visible to you", ...(ctx.dismiss
-    ? [h("button", { type: "button", class: "linkbutton", on: { click: () => ctx.dismiss(message) } }, "Dismiss message")] : [])] : []));
+  const dismiss = () => h("button", { type: "button", class: "linkbutton", on: { click: () => ctx.dismiss(message) } }, "Dismiss message");
+  at("private").replaceChildren(...(message.ephemeral ? [icon("eye"), "Only visible to you", dismiss()] : []));
   paintBlocks(at("body"), contentOf(message), messageCtx);
   const attachments = (message.attachments ?? []).map((attachment) => {
     const inside = div("attachment");

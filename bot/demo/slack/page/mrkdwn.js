@@ -90,7 +90,8 @@ function entity(body, ctx) {
   if (head.startsWith("!subteam^")) return span("mention", label ?? `@${head.slice(9)}`);
   if (head.startsWith("!")) return span("mention mention--me", label ?? `@${head.slice(1)}`);
   if (!/^[a-z][a-z0-9+.-]*:/i.test(head)) return h("span", null, `<${decode(body)}>`); // markup that is none of Slack's
-  return link(decode(head), label === null ? decode(head).replace(/^mailto:/, "") : h("span", null, ...withEmoji(expandCodes(label))));
+  const shown = label === null ? [decode(head).replace(/^mailto:/, "")] : withEmoji(expandCodes(label));
+  return link(decode(head), h("span", null, shown));
 }
 
 /** Index of the mark that closes the one at start, jumping over code and <entities>; -1 when there is none. */
@@ -208,7 +209,7 @@ export function mrkdwn(text, ctx) {
   const parts = String(text).split("```");
   if (parts.length % 2 === 0) parts.push(parts.splice(-2).join("```")); // a fence that never closes is text
   for (const [index, part] of parts.entries()) {
-    if (index % 2 === 1) nodes.push(h("pre", null, decode(part.replace(/^\n/, "").replace(/\n$/, "").replace(LINKED, "$1"))));
+    if (index % 2 === 1) nodes.push(h("pre", null, decode(part.replace(/^\n|\n$/g, "").replace(LINKED, "$1"))));
     else if (part.trim() !== "") nodes.push(...structure(index > 0 ? part.replace(/^\n/, "") : part, ctx));
   }
   return nodes;

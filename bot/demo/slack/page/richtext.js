@@ -51,7 +51,8 @@ function leaf(element, ctx) {
 }
 
 function part(element, ctx) {
-  const inside = (element.elements ?? []).map((child) => (child.type.startsWith("rich_text_") ? part(child, ctx) : leaf(child, ctx)));
+  const paint = (child) => (child.type.startsWith("rich_text_") ? part(child, ctx) : leaf(child, ctx));
+  const inside = (element.elements ?? []).map(paint);
   switch (element.type) {
     case "rich_text_list": {
       const list = h("ul", { class: "items" });
@@ -77,7 +78,11 @@ export function richText(block, ctx) {
   return (block.elements ?? []).map((element) => part(element, ctx));
 }
 
-const SPAN = /`([^`]+)`|\*\*(.+?)\*\*|__(.+?)__|~~(.+?)~~|\*([^*\s][^*]*)\*|(?<![\p{L}\p{N}])_([^_\s][^_]*)_(?![\p{L}\p{N}])|\[([^\]]+)\]\(([^)\s]+)\)|<([@!#][^>]+|https?:[^>]+)>/u;
+// code, bold (two ways), strike, italic (two ways), [label](url), <angle>; in the order in which they are tried
+const SPAN = new RegExp([
+  "`([^`]+)`", String.raw`\*\*(.+?)\*\*`, "__(.+?)__", "~~(.+?)~~", String.raw`\*([^*\s][^*]*)\*`,
+  String.raw`(?<![\p{L}\p{N}])_([^_\s][^_]*)_(?![\p{L}\p{N}])`, String.raw`\[([^\]]+)\]\(([^)\s]+)\)`, "<([@!#][^>]+|https?:[^>]+)>",
+].join("|"), "u");
 
 /** Markdown inside one line. */
 function inline(text, ctx) {
@@ -87,7 +92,8 @@ function inline(text, ctx) {
   let node;
   if (code !== undefined) node = h("code", null, code);
   else if (label !== undefined) node = link(url, h("span", null, inline(label, ctx)));
-  else if (angle !== undefined) node = angle.startsWith("@") ? mention(angle.slice(1), ctx) : angle.startsWith("http") ? link(angle, angle) : h("span", null, angle);
+  else if (angle?.startsWith("@")) node = mention(angle.slice(1), ctx);
+  else if (angle !== undefined) node = link(angle, angle);
   else node = h(
     strike !== undefined ? "s" : (bold ?? bold2) !== undefined ? "strong" : "em",
     null,

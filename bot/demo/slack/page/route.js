@@ -3,7 +3,8 @@
 export function parseRoute(hash, state) {
   const [page, thread] = decodeURIComponent(hash.replace(/^#/, "")).split("/");
   if (page === "home") return { page: "home", channel: null, thread: null };
-  const channel = state.channels.find((each) => each.id === page) ?? state.channels.find((each) => each.is_member) ?? state.channels[0];
+  const { channels } = state;
+  const channel = channels.find((each) => each.id === page) ?? channels.find((each) => each.is_member) ?? channels[0];
   return { page: "channel", channel: channel.id, thread: channel.id === page ? (thread ?? null) : null };
 }
 

@@ -53,7 +53,7 @@ function collect(view) {
   const form = formOf(view.id);
   const values = {};
   for (const block of view.blocks ?? []) {
-    const elements = block.type === "input" ? [block.element] : block.type === "actions" ? (block.elements ?? []) : [block.accessory].filter(Boolean);
+    const elements = block.element ? [block.element] : block.type === "actions" ? block.elements : [block.accessory].filter(Boolean);
     for (const element of elements) {
       const value = form.get(block.block_id, element.action_id) ?? initialValue(element);
       if (value === undefined || value === null || value === "" || value.length === 0) continue;
@@ -63,13 +63,16 @@ function collect(view) {
   return values;
 }
 
+const REQUIRED = "Please complete this required field.";
+
+/** What Slack's own client complains about, by block id, before it sends. */
 function missing(view, values) {
   const errors = {};
   for (const block of view.blocks ?? []) {
     if (block.type !== "input" || block.optional) continue;
     const value = values[block.block_id]?.[block.element.action_id];
-    if (value === undefined || (typeof value === "string" && value.trim() === "")) errors[block.block_id] = "Please complete this required field.";
-    else if (block.element.min_length && value.length < block.element.min_length) errors[block.block_id] = `Please enter at least ${block.element.min_length} characters.`;
+    if (value === undefined || (typeof value === "string" && value.trim() === "")) errors[block.block_id] = REQUIRED;
+    else if (value.length < block.element.min_length) errors[block.block_id] = `Enter at least ${block.element.min_length} characters.`;
   }
   return errors;
 }

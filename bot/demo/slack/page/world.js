@@ -1,7 +1,7 @@
 // The "Demo world" panel: the sample services as they are now, faults to switch on, and troubles for the Slack side.
 
 import { get, post } from "./api.js";
-import { div, h, icon, patch, span } from "./dom.js";
+import { div, h, icon, iconButton, patch, span } from "./dom.js";
 
 const POLL_MS = 2000;
 const RATE_LIMIT_S = 15;
@@ -13,14 +13,17 @@ function megabytes(bytes) {
 }
 
 function flip({ title, description, on, hook, onFlip }) {
-  const node = h("button", { type: "button", class: "switch", role: "switch", "aria-checked": String(on), "aria-label": title, ...hook, on: {
+  const said = { "aria-checked": String(on), "aria-label": title };
+  const node = h("button", { type: "button", class: "switch", role: "switch", ...said, ...hook, on: {
     click: async () => {
       if (node.getAttribute("aria-busy")) return;
       node.setAttribute("aria-busy", "true");
       await onFlip(node.getAttribute("aria-checked") !== "true");
       node.removeAttribute("aria-busy");
     },
-  } }, span("switch__text", span("switch__title", title), span("switch__description", description)), h("span", { class: "switch__track", "aria-hidden": "true" }));
+  } },
+  span("switch__text", span("switch__title", title), span("switch__description", description)),
+  h("span", { class: "switch__track", "aria-hidden": "true" }));
   return node;
 }
 
@@ -39,22 +42,27 @@ function instance(each) {
       each.ready ? null : h("em", null, " starting"),
     ),
     span("instance__memory", said),
-    h("span", { class: "meter", role: "meter", "aria-label": `Memory of ${each.name}`, "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(ratio * 100), "aria-valuetext": said }, bar));
+    h("span", {
+      class: "meter", role: "meter", "aria-label": `Memory of ${each.name}`,
+      "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(ratio * 100), "aria-valuetext": said,
+    }, bar));
 }
 
 function service(each) {
   const ready = each.instances.filter((one) => one.ready).length;
   return h("div", { class: "service", "data-testid": "service", "data-service": each.name },
-    div("service__head", h("strong", null, each.name), h("span", null, `${ready}/${each.replicas} ready`)), each.instances.map(instance));
+    div("service__head", h("strong", null, each.name), h("span", null, `${ready}/${each.replicas} ready`)),
+    each.instances.map(instance));
 }
 
 function loadLine(load) {
+  const shown = (value) => (typeof value === "number" ? Math.round(value * 10) / 10 : value);
   const said = Object.entries(load ?? {}).filter(([, value]) => ["number", "string", "boolean"].includes(typeof value))
-    .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? Math.round(value * 10) / 10 : value}`);
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${shown(value)}`);
   return said.length ? `Load: ${said.join(" · ")}` : "";
 }
 
-/** Build the panel in container. onTry(step) runs a step of the "Try this" list, onLapsed() when a rate limit has run out. */
+/** Build the panel. onTry(step) runs a step of the "Try this" list, onLapsed() when a rate limit has run out. */
 export function createWorld(container, { onTry, onClose, onLapsed }) {
   const problem = h("p", { class: "world__problem", role: "status", "data-testid": "world-error" });
   const faults = div("world__list");
@@ -62,7 +70,7 @@ export function createWorld(container, { onTry, onClose, onLapsed }) {
   const load = h("p", { class: "world__load" });
   const trouble = div("world__list");
   const say = (answer) => { problem.textContent = answer.ok ? "" : answer.error; };
-  let timer = null;
+  let polling = null;
   let lapse = null;
 
   const step = (name, label) => h(
@@ -72,22 +80,8 @@ export function createWorld(container, { onTry, onClose, onLapsed }) {
   );
   const section = (title, ...content) => h("section", { class: "world__section" }, h("h3", null, title), ...content);
   container.replaceChildren(
-    h(
-      "header",
-      { class: "panel__head" },
-      h("h2", null, "Demo world"),
-      h(
-        "button",
-        {
-          type: "button",
-          class: "iconbutton",
-          "aria-label": "Close the demo world",
-          "data-testid": "close-world",
-          on: { click: onClose },
-        },
-        icon("close"),
-      ),
-    ),
+    h("header", { class: "panel__head" }, h("h2", null, "Demo world"),
+      iconButton("close", "Close the demo world", onClose, { testid: "close-world" })),
     div("world__scroll", problem,
       section("Try this", h("ol", { class: "steps" },
         h("li", null, "Switch on ", h("strong", null, "Memory leak"), " below."),
@@ -98,43 +92,46 @@ export function createWorld(container, { onTry, onClose, onLapsed }) {
       h("p", { class: "world__note" }, step("alice", "Be Alice again"))),
       section("Faults", faults), section("Services", services, load), section("Trouble for the bot’s Slack", trouble)));
 
+  async function setFault(name, on) {
+    const answer = await post(`/local/world/faults/${encodeURIComponent(name)}`, { on });
+    await poll();
+    if (!answer.ok) say(answer);
+  }
+
   async function poll() {
     const answer = await get("/local/world");
-    say(answer.ok ? { ok: true } : {
-      ok: false,
-      error: answer.status === 503 ? `No demo world: ${answer.error}` : answer.error,
-    });
+    problem.textContent = answer.ok ? "" : answer.error;
     if (!answer.ok) return;
-    const named = (each) => each.name;
-    patch(faults, answer.data.faults ?? [], { key: named, signature: (each) => JSON.stringify([each.title, each.description]), build: (each) => flip({
-      title: each.title ?? each.name, description: each.description, on: each.active, hook: { "data-fault": each.name, "data-testid": "fault" },
-      onFlip: async (on) => { say(await post(
-        `/local/world/faults/${encodeURIComponent(each.name)}`,
-        { on },
-      )); await poll(); },
-    }) });
-    for (const each of answer.data.faults ?? []) faults.querySelector(`[data-fault="${CSS.escape(each.name)}"]`)?.setAttribute("aria-checked", String(Boolean(each.active)));
-    patch(
-      services,
-      answer.data.services ?? [],
-      { key: named, signature: (each) => JSON.stringify(each), build: service },
-    );
+    const now = { faults: [], services: [], ...answer.data };
+    patch(faults, now.faults, {
+      key: (each) => each.name,
+      signature: (each) => JSON.stringify([each.title, each.description]),
+      build: (each) => flip({
+        ...each, on: each.active, hook: { "data-fault": each.name, "data-testid": "fault" },
+        onFlip: (on) => setFault(each.name, on),
+      }),
+    });
+    for (const each of now.faults) {
+      const control = faults.querySelector(`[data-fault="${CSS.escape(each.name)}"]`);
+      control.setAttribute("aria-checked", String(Boolean(each.active)));
+    }
+    patch(services, now.services, { key: (each) => each.name, signature: (each) => JSON.stringify(each), build: service });
     load.textContent = loadLine(answer.data.load);
   }
 
   function start() {
-    if (timer !== null) return;
+    if (polling) return;
+    const own = (polling = new AbortController());
     const beat = async () => {
       if (!document.hidden) await poll();
-      if (timer !== null) timer = setTimeout(beat, POLL_MS);
+      if (!own.signal.aborted) setTimeout(beat, POLL_MS);
     };
-    timer = 0;
     beat();
   }
 
   function stop() {
-    clearTimeout(timer);
-    timer = null;
+    polling?.abort();
+    polling = null;
   }
 
   const tell = async (change) => say(await post("/local/trouble", change));
@@ -153,7 +150,9 @@ export function createWorld(container, { onTry, onClose, onLapsed }) {
       hook: { "data-trouble": "outage" },
       onFlip: (on) => tell({ outage: on }),
     }),
-    h("button", { type: "button", class: "btn world__drop", "data-trouble": "drop_socket", on: { click: () => tell({ drop_socket: true }) } }, icon("plug"), "Drop the socket once"));
+    h("button", {
+      type: "button", class: "btn world__drop", "data-trouble": "drop_socket", on: { click: () => tell({ drop_socket: true }) },
+    }, icon("plug"), "Drop the socket once"));
 
   function paintTrouble({ rate_limit_s: rateLimit, outage }) {
     trouble.querySelector("[data-trouble=rate_limit_s]").setAttribute("aria-checked", String(rateLimit > 0));

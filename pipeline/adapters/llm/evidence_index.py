@@ -1,0 +1,58 @@
+"""Looking up which evidence carries a sentence, so that the rules engine can cite what really exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.domain.diagnosis import Claim, Evidence
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.review import known_instances
+from pipeline.ports.model import Question
+
+MAX_CITED = 4
+
+
+class EvidenceIndex:
+    """The evidence of one question, found by what it is about and by its words."""
+
+    def __init__(self, question: Question) -> None:
+        self._service = question.service
+        self._evidence = tuple(question.evidence)
+        self._own = {"", question.service, *known_instances(question)}
+
+    def find(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Ids of measurements of the service itself whose statement, or else whose query, has one of ``words``."""
+        own = [item for item in self._evidence if item.subject in self._own and item.kind in ("anomaly", "metric")]
+        stated = [item for item in own if _has(item.statement, words)]
+        return _ids(stated or [item for item in own if _has(item.query, words)])
+
+    def find_about(self, services: Sequence[ServiceName]) -> tuple[str, ...]:
+        """Ids of what was read about other services."""
+        wanted = set(services)
+        about = [item for item in self._evidence if item.subject in wanted]
+        return _ids(about or [item for item in self._evidence if _has(item.statement, tuple(wanted))])
+
+    def below(self) -> tuple[str, ...]:
+        """Ids of what was read about the services that this one calls."""
+        words = ("callee", "calls", "downstream", "below", "depend")
+        return _ids([item for item in self._evidence if item.kind == "topology" and _has(item.statement, words)])
+
+    def context_claims(self, replicas: int | None) -> list[Claim]:
+        """What neither confirms nor contradicts, but belongs to the picture: the target, and a runbook that fits."""
+        claims = []
+        if replicas is not None and (targets := _ids([item for item in self._evidence if item.kind == "target"])):
+            claims.append(Claim(text=f"{self._service} runs with {replicas} replicas.", evidence=targets))
+        runbooks = [item for item in self._evidence if item.kind == "runbook"]
+        if runbooks:
+            name = runbooks[0].subject or "A runbook"
+            claims.append(Claim(text=f"{name[:200]} describes such a case.", evidence=_ids(runbooks[:2])))
+        return claims
+
+
+def _has(text: str, words: Sequence[str]) -> bool:
+    lowered = text.lower()
+    return any(word.lower() in lowered for word in words)
+
+
+def _ids(found: Sequence[Evidence]) -> tuple[str, ...]:
+    return tuple(item.id for item in found[:MAX_CITED])
