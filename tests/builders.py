@@ -44,7 +44,15 @@ ALICE = SlackUserId("U0ALICE")
 BOB = SlackUserId("U0BOB")
 MEMORY = SeriesKey(CHECKOUT, Signal.MEMORY_RATIO, "checkout-1")
 LATENCY = SeriesKey(CHECKOUT, Signal.LATENCY_P99)
-RULES: tuple[RuleName, ...] = ("kill_switch", "blast_radius", "scale_cap", "cooldown", "budget", "preconditions")
+RULES: tuple[RuleName, ...] = (
+    "kill_switch",
+    "blast_radius",
+    "scale_cap",
+    "cooldown",
+    "budget",
+    "preconditions",
+    "confidence",
+)
 
 
 def after(seconds: float) -> datetime:
@@ -210,6 +218,7 @@ def make_execution(
         target=make_target(),
         steps=steps,
         started_at=after(304),
+        waiting_since=None,
         applied_at=after(312),
         detail="",
     )
@@ -278,6 +287,13 @@ def states_of_a_case() -> dict[str, Case]:
         "one-of-two": make_case(plan=two, approvals=(make_approval(),)),
         "running": make_case(IncidentState.MITIGATING, **approved, execution=make_execution(ExecutionState.DISPATCHED)),
         "rolling-back": make_case(IncidentState.MITIGATING, **ran, rollback=rollback),
+        "waiting-for-lock": make_case(
+            IncidentState.MITIGATING,
+            **approved,
+            execution=make_execution(
+                ExecutionState.READY, waiting_since=after(306), detail="finops-agent holds the lock", steps=()
+            ),
+        ),
         "unanswered": make_case(IncidentState.MITIGATING, **approved, execution=make_execution(ExecutionState.UNKNOWN)),
         "verifying": make_case(IncidentState.VERIFYING, **ran),
         "recovered": make_case(**ran, incident=resolved, verification=make_verification(), read_at=after(495)),
@@ -297,14 +313,15 @@ def states_of_a_case() -> dict[str, Case]:
         "rejected": replace(escalated, **rejected),
         "expired": replace(escalated, plan=make_plan(state=PlanState.EXPIRED)),
         "blocked": replace(escalated, **blocked),
-        "manual": make_case(plan=make_plan(manual())),
-        "no-plan": replace(
-            make_case(
-                IncidentState.ESCALATED,
-                plan=None,
-                diagnosis=make_diagnosis(confidence=Confidence(0.5, 0.5, 0.3, 0.4)),
-            ),
-            incident=make_incident(IncidentState.ESCALATED, outcome="Not sure enough to propose an action"),
+        "manual": replace(escalated, plan=make_plan(manual(), PlanState.BLOCKED), guardrails=GuardrailResult()),
+        "unsure": replace(
+            escalated,
+            plan=make_plan(state=PlanState.BLOCKED),
+            guardrails=make_guardrails(("confidence", "0.43, and 0.70 is needed")),
+            diagnosis=make_diagnosis(confidence=Confidence(0.5, 0.5, 0.3, 0.4)),
+        ),
+        "no-plan": make_case(
+            plan=None, incident=make_incident(IncidentState.ESCALATED, outcome="escalated by <@U0ALICE>")
         ),
         "self-recovered": make_case(
             incident=make_incident(IncidentState.SELF_RECOVERED, outcome="back inside its bounds by itself")
@@ -312,7 +329,9 @@ def states_of_a_case() -> dict[str, Case]:
         "closed": make_case(
             incident=make_incident(IncidentState.CLOSED, outcome="closed by <@U0ALICE>: not an incident")
         ),
-        "shadow": make_case(phase=Phase.SHADOW, generated_baseline=True),
+        "shadow": replace(
+            escalated, plan=make_plan(state=PlanState.BLOCKED), phase=Phase.SHADOW, generated_baseline=True
+        ),
     }
 
 

@@ -1,0 +1,1 @@
+"""The world that runs with no account: local Slack, sample services, faults, and the launcher of it all."""

@@ -21,7 +21,7 @@ from bot.slack.kit import (
     section,
     with_ids,
 )
-from bot.slack.standing import Standing, awaits_decision, shadowed, standing
+from bot.slack.standing import Standing, awaits_decision, shadowed, standing, unsure
 from bot.slack.text import clip, clock, code, code_block, counted, escape, inline, mention, one_line
 from bot.slack.wording import (
     command_by_hand,
@@ -137,8 +137,9 @@ def _proposal(case: Case) -> list[Block]:
     facts = [_target(plan), _before_after(plan), reversibility(plan)]
     if awaits_decision(case):
         facts.append(f"expires {clock(plan.expires_at)}")
+    title = "Would have proposed" if shadowed(case) else "Not proposed" if unsure(case) else "Proposed"
     lines = [
-        f"*{'Would have proposed' if shadowed(case) else 'Proposed'}* {what}",
+        f"*{title}* {what}",
         " · ".join(fact for fact in facts if fact),
     ]
     if plan.state is PlanState.PROPOSED or shadowed(case):
@@ -205,7 +206,7 @@ def _context(case: Case) -> Block:
 
 
 def _buttons(case: Case) -> list[Block]:
-    incident, plan = case.incident, case.plan
+    incident = case.incident
     waits_for_people = incident.state in (
         IncidentState.OPEN,
         IncidentState.DIAGNOSING,
@@ -214,17 +215,21 @@ def _buttons(case: Case) -> list[Block]:
     )
     if case.phase is Phase.SHADOW or not waits_for_people:
         return []
-    elements: list[Block] = []
-    if plan is not None and awaits_decision(case):
-        elements += [
-            button("Approve", names.APPROVE, str(plan.id), style="primary", confirm=_confirm(case, plan)),
-            button("Reject", names.REJECT, str(plan.id), style="danger"),
-        ]
-    elements.append(button("Evidence", names.EVIDENCE, str(incident.id)))
-    if plan is not None and awaits_decision(case):
-        elements.append(button("Dry run", names.DRY_RUN, str(incident.id)))
-    elements.append(overflow(names.MORE, _more(case)))
-    return [actions(*elements)]
+    evidence = button("Evidence", names.EVIDENCE, str(incident.id))
+    return [actions(*(decision_buttons(case) or [evidence]), overflow(names.MORE, _more(case)))]
+
+
+def decision_buttons(case: Case) -> list[Block]:
+    """Approve, Reject, Evidence, Dry run; empty when nobody can decide anything now."""
+    plan = case.plan
+    if plan is None or not awaits_decision(case):
+        return []
+    return [
+        button("Approve", names.APPROVE, str(plan.id), style="primary", confirm=_confirm(case, plan)),
+        button("Reject", names.REJECT, str(plan.id), style="danger"),
+        button("Evidence", names.EVIDENCE, str(case.incident.id)),
+        button("Dry run", names.DRY_RUN, str(case.incident.id)),
+    ]
 
 
 def _confirm(case: Case, plan: Plan) -> Block:

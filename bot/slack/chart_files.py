@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -16,9 +15,7 @@ from bot.slack.wording import started_at
 from pipeline.domain.errors import SreBotError
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case
-
-if TYPE_CHECKING:
-    from pipeline.stages.desk import Desk
+from pipeline.stages.desk import Desk
 
 log = logging.getLogger(__name__)
 

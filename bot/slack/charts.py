@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -73,7 +73,7 @@ def _draw(case: Case, samples: Sequence[Sample], expectation: Expectation) -> by
         top = _marks(axes, case, expectation, samples)
         axes.plot(times, values, color=_LINE, linewidth=2.4, solid_capstyle="round", zorder=4)
         axes.set_ylim(0.0 if min(values) >= 0 else None, top)
-        axes.set_xlim(times[0], times[-1] + (times[-1] - times[0]) * 0.02)
+        axes.set_xlim(times[0], times[-1] + max((times[-1] - times[0]) * 0.02, timedelta(seconds=5)))
         axes.set_title(key.describe(), loc="left", fontsize=14, color=_INK, pad=26, parse_math=False)
         axes.set_title("times in UTC", loc="right", fontsize=10.5, color=_INK, pad=29)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -16,9 +15,7 @@ from bot.slack.payloads import Click
 from bot.slack.text import SECTION_CHARS, clip, sentence
 from pipeline.domain.errors import OutcomeUnknown, SreBotError
 from pipeline.domain.ids import IncidentId, PlanId, SlackUserId
-
-if TYPE_CHECKING:
-    from pipeline.stages.desk import Desk
+from pipeline.stages.desk import Desk
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +97,8 @@ class Front:
 def failure_line(error: SreBotError) -> str:
     """What a person is told when something did not work; safe mrkdwn."""
     if isinstance(error, OutcomeUnknown):
-        return f"❔ It is not known whether that was recorded ({sentence(str(error))}). Look at the card before you repeat it."
+        why = sentence(str(error))
+        return f"❔ It is not known whether that was recorded ({why}). Look at the card before you repeat it."
     return f"⚠️ {sentence(str(error))}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from slack_bolt.async_app import AsyncApp
 
@@ -22,9 +21,7 @@ from pipeline.domain.errors import SreBotError
 from pipeline.domain.ids import SlackUserId, incident_label
 from pipeline.domain.incident import Case
 from pipeline.domain.plan import ManualAction, describe_action
-
-if TYPE_CHECKING:
-    from pipeline.stages.desk import PhaseReport, Status
+from pipeline.stages.desk import PhaseReport, Status
 
 log = logging.getLogger(__name__)
 

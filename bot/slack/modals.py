@@ -56,9 +56,7 @@ def _scope_and_reason(scope: str) -> list[dict[str, Any]]:
         text_input(
             "What", names.SCOPE_BLOCK, names.TYPED, hint="all, or the name of one service", initial=plain(scope, 100)
         ),
-        text_input(
-            "Why", names.REASON_BLOCK, names.TYPED, hint="One line for the trail.", min_length=MIN_REASON_CHARS
-        ),
+        text_input("Why", names.REASON_BLOCK, names.TYPED, hint="One line for the trail.", min_length=MIN_REASON_CHARS),
     ]
 
 
@@ -80,7 +78,9 @@ def register(app: AsyncApp, front: Front) -> None:
         why = await front.access.check(sent.user_id, sent.team_id)
         if why:
             await _complain(ack, f"You may not decide: {why}")
-            await front.record_denial(await front.incident_of_plan(plan_id), sent.user_id, f"reject plan {plan_id}", why)
+            await front.record_denial(
+                await front.incident_of_plan(plan_id), sent.user_id, f"reject plan {plan_id}", why
+            )
             return
         try:
             result = await front.desk.reject(plan_id, sent.user_id, reason)
@@ -107,7 +107,7 @@ def register(app: AsyncApp, front: Front) -> None:
         except SreBotError as error:
             await _complain(ack, failure_line(error))
             return
-        await ack(response_action="update", view=text_modal("Stopped", f"🛑 {sentence(done)}"))
+        await ack(response_action="update", view=text_modal("Stopped", sentence(done)))
         await home.refresh(front, sent.user_id)
 
     @app.view(names.RESUME_VIEW)

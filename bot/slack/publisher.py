@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
@@ -24,9 +24,7 @@ from pipeline.domain.ids import IncidentId, OutboxId, incident_label
 from pipeline.domain.incident import Case
 from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice, ThreadPart
 from pipeline.ports.store import CardPlace, OutboxRow, Store
-
-if TYPE_CHECKING:
-    from pipeline.stages.desk import Desk
+from pipeline.stages.desk import Desk
 
 log = logging.getLogger(__name__)
 

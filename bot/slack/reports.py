@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bot.slack.kit import Block, context, header, paragraphs, section
 from bot.slack.standing import incident_word, standing
@@ -13,9 +12,7 @@ from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.plan import describe_action
 from pipeline.ports.store import KillSwitch
-
-if TYPE_CHECKING:
-    from pipeline.stages.desk import PhaseReport, Status
+from pipeline.stages.desk import PhaseReport, Status
 
 
 def incident_line(incident: Incident) -> str:
@@ -38,8 +35,7 @@ def switch_line(switch: KillSwitch) -> str:
 
 def criteria_lines(report: PhaseReport) -> list[str]:
     """The five graduation criteria with figures."""
-    lines = [inline(report.reason, 300)] if report.reason else []
-    lines += [
+    lines = [
         f"{'✅' if criterion.met else '⬜'} {inline(criterion.title, 120)}: {inline(criterion.have, 60)}"
         f" (needs {inline(criterion.need, 60)})"
         for criterion in report.criteria
@@ -53,10 +49,8 @@ def status_blocks(status: Status) -> list[Block]:
     """Phase, switches, open incidents, what waits, telemetry, outbox, fallbacks."""
     lines = [f"Phase *{status.phase.capitalize()}* · diagnosis by {inline(status.diagnostician, 80)}"]
     lines += [switch_line(switch) for switch in status.switches] or ["Kill switch: off"]
-    lines.append(
-        f"{counted(len(status.open_incidents), 'open incident')} · {counted(status.waiting, 'plan')} waiting for a decision"
-        f" · {counted(status.series_watched, 'series')} watched".replace("seriess", "series")
-    )
+    incidents, plans = counted(len(status.open_incidents), "open incident"), counted(status.waiting, "plan")
+    lines.append(f"{incidents} · {plans} waiting for a decision · {status.series_watched} series watched")
     lines += [incident_line(incident) for incident in status.open_incidents[:10]]
     lines.append("*Telemetry*")
     for source in status.sources:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import assert_never
 
 from bot.slack.text import clock, counted, duration, inline, mention, sentence
+from pipeline.domain.confidence import PROPOSE_FROM
 from pipeline.domain.execution import Execution, StepState
 from pipeline.domain.guardrail import RuleAnswer
 from pipeline.domain.incident import Case, Incident
@@ -42,11 +43,24 @@ def awaits_decision(case: Case) -> bool:
 
 def shadowed(case: Case) -> bool:
     """Whether the card only says what would have been proposed."""
-    if case.phase is not Phase.SHADOW or case.plan is None or case.execution is not None:
-        return False
-    by_phase_alone = all(answer.rule == "phase" for answer in case.guardrails.refusals)
-    state = case.plan.state
-    return state in (PlanState.PROPOSED, PlanState.EXPIRED) or (state is PlanState.BLOCKED and by_phase_alone)
+    plan = case.plan
+    return (
+        case.phase is Phase.SHADOW
+        and plan is not None
+        and case.execution is None
+        and not isinstance(plan.action, ManualAction)
+        and plan.state in (PlanState.PROPOSED, PlanState.BLOCKED, PlanState.EXPIRED)
+    )
+
+
+def unsure(case: Case) -> bool:
+    """Whether nothing is proposed because the diagnosis is not trusted enough."""
+    return (
+        case.diagnosis is not None
+        and case.diagnosis.confidence.score < PROPOSE_FROM
+        and case.plan is not None
+        and case.plan.state is PlanState.BLOCKED
+    )
 
 
 def standing(case: Case) -> Standing:
@@ -108,8 +122,6 @@ def _waiting(case: Case) -> Standing:
     ended = _plan_ended(case, plan)
     if ended is not None:
         return ended
-    if isinstance(plan.action, ManualAction):
-        return Standing("🔴", "To do by hand", f"Manual: {inline(plan.action.why_manual, REASON_CHARS)}")
     given = sum(approval.decision == "approve" for approval in case.approvals)
     if given and plan.approvals_needed > given:
         missing = plan.approvals_needed - given
@@ -119,8 +131,12 @@ def _waiting(case: Case) -> Standing:
 
 
 def _plan_ended(case: Case, plan: Plan) -> Standing | None:
+    if isinstance(plan.action, ManualAction):
+        return Standing("🔴", "To do by hand", f"Manual: {inline(plan.action.why_manual, REASON_CHARS)}")
     if shadowed(case):
         return Standing("👁️", "Shadow", "Nothing is asked and nothing is done in phase Shadow.")
+    if unsure(case):
+        return Standing("🆘", "Not sure enough · needs a person")
     match plan.state:
         case PlanState.BLOCKED:
             return _blocked(case)
@@ -170,7 +186,11 @@ def _running(case: Case) -> Standing:
 
 
 def _progress(execution: Execution | None) -> str:
-    if execution is None or len(execution.steps) < 2:
+    if execution is None:
+        return ""
+    if execution.waiting_since is not None:
+        return f", waiting since {clock(execution.waiting_since)}: {inline(execution.detail, 200) or 'for the target'}"
+    if len(execution.steps) < 2:
         return ""
     done = sum(step.state is StepState.APPLIED for step in execution.steps)
     return f", step {min(done + 1, len(execution.steps))} of {len(execution.steps)}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, assert_never
 
 from pipeline.domain.anomaly import Anomaly, AnomalyKind
 from pipeline.domain.diagnosis import Category, Evidence, Hypothesis
+from pipeline.domain.facts import Facts
 from pipeline.domain.ids import EvidenceId, ServiceName
 
 SURGE_RATIO = 1.5
@@ -38,17 +39,6 @@ def surged(traffic_ratio: float | None) -> bool | None:
     return traffic_ratio >= SURGE_RATIO
 
 
-class MeasuredFacts(Protocol):
-    """The measured figures that are checked against; see ``pipeline.ports.model.Facts``."""
-
-    @property
-    def traffic_ratio(self) -> float | None: ...
-    @property
-    def memory_ratio_by_instance(self) -> Mapping[str, float]: ...
-    @property
-    def slow_callees(self) -> tuple[ServiceName, ...]: ...
-
-
 class Examined(Protocol):
     """What was diagnosed; see ``pipeline.ports.model.Question``."""
 
@@ -59,7 +49,7 @@ class Examined(Protocol):
     @property
     def evidence(self) -> Sequence[Evidence]: ...
     @property
-    def facts(self) -> MeasuredFacts: ...
+    def facts(self) -> Facts: ...
 
 
 class Review(NamedTuple):
@@ -72,8 +62,7 @@ class Review(NamedTuple):
 def known_instances(question: Examined) -> tuple[str, ...]:
     """The instances of the service that were measured: no other may be named as a suspect."""
     own = {item.key.instance for item in question.anomalies if item.key.service == question.service}
-    targets = {item.subject for item in question.evidence if item.kind == "target"}
-    return tuple(sorted((own | targets | set(question.facts.memory_ratio_by_instance)) - {"", question.service}))
+    return tuple(sorted((own | set(question.facts.memory_ratio_by_instance)) - {"", question.service}))
 
 
 def review(hypothesis: Hypothesis, question: Examined, rules_hypothesis: Hypothesis | None) -> Review:

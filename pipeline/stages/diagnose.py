@@ -127,7 +127,7 @@ def _checked(
     known_instances = {item.subject for item in question.evidence}
     suspects = tuple(name for name in hypothesis.suspect_instances if name in known_instances)
     independent = None if answer is rules_answer else rules_answer.hypothesis
-    reviewer, remarks = review(hypothesis, question.facts, independent)
+    reviewer, remarks = review(hypothesis, question, independent)
     cited = {cited for claim in kept for cited in claim.evidence}
     confidence = Confidence(
         author=hypothesis.certainty * (len(kept) / len(hypothesis.claims) if hypothesis.claims else 0.0),

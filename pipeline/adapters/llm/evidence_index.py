@@ -33,20 +33,16 @@ class EvidenceIndex:
         return _ids(about or [item for item in self._evidence if _has(item.statement, tuple(wanted))])
 
     def below(self) -> tuple[str, ...]:
-        """Ids of what was read about the services that this one calls."""
-        words = ("callee", "calls", "downstream", "below", "depend")
-        return _ids([item for item in self._evidence if item.kind == "topology" and _has(item.statement, words)])
+        """Ids of the service graph and of what was measured at the services that this one calls."""
+        measured = [item for item in self._evidence if item.kind == "metric" and item.subject not in self._own]
+        return _ids([*(item for item in self._evidence if item.kind == "topology"), *measured])
 
     def context_claims(self, replicas: int | None) -> list[Claim]:
-        """What neither confirms nor contradicts, but belongs to the picture: the target, and a runbook that fits."""
-        claims = []
-        if replicas is not None and (targets := _ids([item for item in self._evidence if item.kind == "target"])):
-            claims.append(Claim(text=f"{self._service} runs with {replicas} replicas.", evidence=targets))
-        runbooks = [item for item in self._evidence if item.kind == "runbook"]
-        if runbooks:
-            name = runbooks[0].subject or "A runbook"
-            claims.append(Claim(text=f"{name[:200]} describes such a case.", evidence=_ids(runbooks[:2])))
-        return claims
+        """What neither confirms nor contradicts, but belongs to the picture: the target as it is."""
+        targets = _ids([item for item in self._evidence if item.kind == "target"])
+        if replicas is None or not targets:
+            return []
+        return [Claim(text=f"{self._service} runs with {replicas} replicas.", evidence=targets)]
 
 
 def _has(text: str, words: Sequence[str]) -> bool:

@@ -70,9 +70,9 @@ def reply_prompt(question: Question, asked: str) -> Prompt:
     """Asks for a plain answer to a person's question, from the evidence alone."""
     system = (
         f"{_COMMON}\n\nAnswer the question about this incident in plain text of at most eight short sentences, "
-        "without Markdown and without links. Put the ids in square brackets after what they carry: [E1]. When the evidence does "
-        "not answer the question, say so and name what would have to be read. You cannot act and must not promise to: "
-        "actions go through the proposal on the incident's card."
+        "without Markdown and without links. Put the ids in square brackets after what they carry: [E1]. When the "
+        "evidence does not answer the question, say so and name what would have to be read. You cannot act and must "
+        "not promise to: actions go through the proposal on the incident's card."
     )
     user = (
         f"Service: {neutralise(question.service, NAME_CHARS)}\n\n{_material(question)}\n\n"

@@ -51,7 +51,7 @@ class Check:
 
 
 def certainty(category: Category, checks: Sequence[Check]) -> float:
-    """CEILING · (0.5 + 0.5 · Σ weight · verdict / Σ weight), over all checks: all hold → ceiling, none was read → half."""
+    """CEILING · (0.5 + 0.5 · Σ weight · verdict / Σ weight): all checks hold → the ceiling, none read → half of it."""
     total = sum(check.weight for check in checks)
     balance = sum(check.weight * check.verdict for check in checks) / total if total else 0.0
     return CEILING[category] * (0.5 + 0.5 * balance)
@@ -142,6 +142,7 @@ class _Case:
                 1,
                 self._index.find(("memory",)),
             ),
+            self._nothing_below(),
         ]
         if self.surge:
             cause = f"Memory of {names} is above its bound while traffic surged: load or a leak."
@@ -233,8 +234,10 @@ class _Case:
         return Check(says, self.slower, 1, self._index.find(("latency", "p99")))
 
     def _nothing_below(self) -> Check:
-        """Only evidence on the services below carries it: an empty list may also mean that nothing was read."""
-        return Check("No service below it is slow.", True, 1, self._index.below())
+        """Waiting on a slow service makes latency and, by the requests held, memory. Uncited when nothing was read."""
+        slow = self._facts.slow_callees
+        says = f"Slow below it: {', '.join(slow)}." if slow else "No service below it is slow."
+        return Check(says, not slow, 1, self._index.below())
 
     def _say(self, category: Category, cause: str, checks: Sequence[Check], suspects: Sequence[str] = ()) -> Hypothesis:
         said = [Claim(text=check.says[:600], evidence=check.cites) for check in checks if check.verdict]

@@ -31,7 +31,7 @@ def connect(url: str) -> Redis:
             encoding_errors="replace",  # other agents write here too; their bad byte must not stop a listener
             # ``answering`` bounds the wait: with a socket time-out of its own the client sends through
             # asyncio.wait_for, which before Python 3.12 now and then swallows a cancellation.
-            socket_timeout=5,
+            socket_timeout=None,
             socket_connect_timeout=None,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
         )

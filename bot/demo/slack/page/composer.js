@@ -12,7 +12,7 @@ const MARKS = [
 
 /**
  * testid: hook for browser tests. allowCommands: false in threads, as in Slack. source(): {commands, people} now.
- * sendMessage(text) and sendCommand(text) resolve to {ok, error}. Returns {root, use(draftKey, placeholder), focus()}.
+ * sendMessage(text) and sendCommand(text) resolve to {ok, error}. Returns {root, use(draftKey, placeholder)}.
  */
 export function createComposer({ testid, allowCommands, source, sendMessage, sendCommand }) {
   const drafts = new Map();
@@ -177,7 +177,6 @@ export function createComposer({ testid, allowCommands, source, sendMessage, sen
 
   return {
     root,
-    focus: () => area.focus(),
     /** Show the draft kept under this key; nothing happens when it is the one on show. */
     use(key, placeholder) {
       area.placeholder = placeholder;

@@ -1,7 +1,7 @@
 // What the composer offers while one types: slash commands with their usage, and people to mention.
 
 /** Split a usage hint such as "status [INC] | kill [service|all] <reason>" at the bars outside brackets. */
-export function splitUsage(hint) {
+function splitUsage(hint) {
   const parts = [];
   let depth = 0;
   let part = "";

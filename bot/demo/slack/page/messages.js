@@ -6,7 +6,7 @@ import { clock, dayLabel } from "./mrkdwn.js";
 
 const GROUP_WINDOW_S = 300; // Slack folds messages of one author together for five minutes
 
-export function dateOf(ts) {
+function dateOf(ts) {
   return new Date(Number(ts) * 1000);
 }
 

