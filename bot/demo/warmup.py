@@ -33,9 +33,8 @@ async def warm_up(source: MetricsSource, store: Store, *, window_s: float, say: 
     async with store.begin() as uow:
         if await uow.telemetry.load_baselines():
             return 0
-    say(
-        f"measuring the healthy services for {window_s + READINGS * PAUSE_S:.0f} s, to make up a day of history around it"
-    )
+    total_s = window_s + READINGS * PAUSE_S
+    say(f"measuring the healthy services for {total_s:.0f} s, to make up a day of history around what they show")
     measured: dict[SeriesKey, list[float]] = {}
     for number in range(int(window_s / PAUSE_S) + READINGS):
         reading = await source.read(datetime.now(UTC))
