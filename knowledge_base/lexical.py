@@ -26,11 +26,16 @@ def terms(text: str) -> list[str]:
     """Words in lower case without endings; an identifier gives itself and its parts: ``KubePodOOM``, kube, pod, oom."""
     found: list[str] = []
     for word in _WORD.findall(text):
-        parts = [part for part in (_stem(part.lower()) for part in _PART.findall(word)) if part not in _STOP]
-        found.extend(parts)
+        parts = [_stem(part.lower()) for part in _PART.findall(word)]
+        found.extend(part for part in parts if part not in _STOP and not _is_figure(part))
         if len(parts) > 1:
             found.append(word.lower())
     return found
+
+
+def _is_figure(part: str) -> bool:
+    """``93`` or ``1``: a measured value, or a replica's number, says nothing of the matter; ``137`` and ``503`` do."""
+    return part.isdecimal() and len(part) < 3
 
 
 def _stem(word: str) -> str:

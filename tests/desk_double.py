@@ -1,4 +1,4 @@
-"""A desk that records what it was asked, for tests of what stands in front of it. Its methods are those of the real one."""
+"""A desk that records what it was asked, for tests of what stands in front of it; its methods are the real one's."""
 
 from __future__ import annotations
 

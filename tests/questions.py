@@ -1,4 +1,4 @@
-"""Questions to a diagnostician, worded as the investigation words them. The service is ``checkout``; it calls ``payments``."""
+"""Questions to a diagnostician, worded as the investigation words them: ``checkout``, which calls ``payments``."""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ def build_app(
             bot_token=client.token,
         )
 
+    logging.getLogger("slack_bolt.AsyncApp").addFilter(_is_news)
     app = AsyncApp(name="sre-bot", client=client, authorize=authorize, signing_secret=signing_secret)
     front = Front(client=client, desk=desk, access=access, identity=identity, command=command)
     for room in (actions, modals, commands, replies, home):
@@ -65,6 +66,11 @@ def build_app(
             log.error("a request from Slack failed", exc_info=error)
 
     return app
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Bolt warns at every start that ``authorize`` is used instead of the client's token, which is what is wanted."""
+    return "will be ignored" not in record.getMessage()
 
 
 async def start_socket(app: AsyncApp, app_token: str) -> AsyncSocketModeHandler:

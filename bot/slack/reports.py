@@ -36,7 +36,7 @@ def switch_line(switch: KillSwitch) -> str:
 def criteria_lines(report: PhaseReport) -> list[str]:
     """The five graduation criteria with figures."""
     lines = [
-        f"{'✅' if criterion.met else '⬜'} {inline(criterion.title, 120)}: {inline(criterion.have, 60)}"
+        f"{'✅' if criterion.met else '❌'} {inline(criterion.title, 120)}: {inline(criterion.have, 60)}"
         f" (needs {inline(criterion.need, 60)})"
         for criterion in report.criteria
     ]

@@ -98,7 +98,7 @@ def incident_word(incident: Incident) -> str:
         IncidentState.VERIFYING: ("🟡", "Verifying"),
         IncidentState.RESOLVED: ("✅", "Recovered"),
         IncidentState.SELF_RECOVERED: ("✅", "Recovered by itself"),
-        IncidentState.ESCALATED: ("🆘", "Needs a person"),
+        IncidentState.ESCALATED: ("🚨", "Needs a person"),
         IncidentState.CLOSED: ("⚪", "Closed"),
     }[incident.state]
     return f"{emoji} {word}"
@@ -118,7 +118,7 @@ def recovery_s(case: Case, verification: Verification) -> float:
 def _waiting(case: Case) -> Standing:
     plan = case.plan
     if plan is None:
-        return _with_outcome("🆘", "Needs a person", case.incident)
+        return _with_outcome("🚨", "Needs a person", case.incident)
     ended = _plan_ended(case, plan)
     if ended is not None:
         return ended
@@ -134,9 +134,9 @@ def _plan_ended(case: Case, plan: Plan) -> Standing | None:
     if isinstance(plan.action, ManualAction):
         return Standing("🔴", "To do by hand", f"Manual: {inline(plan.action.why_manual, REASON_CHARS)}")
     if shadowed(case):
-        return Standing("👁️", "Shadow", "Nothing is asked and nothing is done in phase Shadow.")
+        return Standing("👀", "Shadow", "Nothing is asked and nothing is done in phase Shadow.")
     if unsure(case):
-        return Standing("🆘", "Not sure enough · needs a person")
+        return Standing("🚨", "Not sure enough · needs a person")
     match plan.state:
         case PlanState.BLOCKED:
             return _blocked(case)
@@ -214,7 +214,7 @@ def _escalated(case: Case) -> Standing:
         ended = _plan_ended(case, case.plan)
         if ended is not None:
             return ended
-    return _with_outcome("🆘", "Escalated · needs a person", case.incident)
+    return _with_outcome("🚨", "Escalated · needs a person", case.incident)
 
 
 def _after_action(case: Case) -> Standing | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bot.slack.kit import Block, divider, paragraphs
@@ -11,7 +12,7 @@ from bot.slack.wording import evidence_refs, source_name, started_at
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case
 from pipeline.domain.plan import describe_action
-from pipeline.domain.trace import StoredTraceEntry, TraceKind
+from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 
 TIMELINE_KINDS = frozenset(
     {
@@ -25,6 +26,7 @@ TIMELINE_KINDS = frozenset(
     }
 )
 MAX_TIMELINE = 20
+_PERSON = re.compile(r"\b(U0[A-Z0-9]{4,15})\b")
 
 
 def postmortem(case: Case, trace: Sequence[StoredTraceEntry]) -> list[Block]:
@@ -41,13 +43,19 @@ def postmortem(case: Case, trace: Sequence[StoredTraceEntry]) -> list[Block]:
     timeline = [stored for stored in trace if stored.entry.kind in TIMELINE_KINDS]
     if timeline:
         lines.append("*Timeline*")
-        lines += [f"• {clock(stored.at)} {inline(stored.entry.summary, 240)}" for stored in timeline[:MAX_TIMELINE]]
+        lines += [f"• {clock(stored.at)} {_event(stored.entry)}" for stored in timeline[:MAX_TIMELINE]]
     if len(timeline) > MAX_TIMELINE:
         lines.append(f"• … {len(timeline) - MAX_TIMELINE} more in the trail")
     lines.append(
         "*For people to fill in*: what let it happen · what would have shown it earlier · what to change, and who"
     )
     return [divider(), *paragraphs(lines)]
+
+
+def _event(entry: TraceEntry) -> str:
+    shown = inline(entry.summary, 240)
+    # Decisions name people by id, and are written from Slack's own payloads.
+    return _PERSON.sub(r"<@\1>", shown) if entry.kind is TraceKind.DECISION else shown
 
 
 def _impact(case: Case) -> str:

@@ -24,7 +24,7 @@ BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 class Load:
     """Steady requests, whose counters follow the clock: right at whatever moment somebody looks.
 
-    ``at_once`` of the duration shares lie at or below each of ``BOUNDS``; a counter starts anew every ``restart_s``.
+    ``shares`` of the requests last no longer than each of ``BOUNDS``; the counters start anew every ``restart_s``.
     """
 
     per_s: float
@@ -40,7 +40,7 @@ class Load:
         return int(self.per_s * age_s)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metrics(Collector):
     """What one instance exports: ``gauges`` by name and labels, ``calls`` per second by (client, server)."""
 

@@ -98,7 +98,7 @@ def test_only_an_open_question_has_decision_buttons(name: str) -> None:
 def test_each_state_is_said(name: str, header: str, said: str) -> None:
     message = card(CASES[name])
     title = message.blocks[0]["text"]["text"]
-    assert title.startswith(tuple("🔎🔴🟡🟠✅❌❔🚫⌛⛔🆘⚪👁"))
+    assert title.startswith(tuple("🔎🔴🟡🟠✅❌❔🚫⌛⛔🚨⚪👀"))
     assert header in title
     assert header in message.text
     assert said in words(message)

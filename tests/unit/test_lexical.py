@@ -14,6 +14,7 @@ from knowledge_base.lexical import LexicalIndex, terms
         ("growing grows grow grew", ["grow", "grow", "grow", "grew"]),
         ("stopped stops", ["stop", "stop"]),
         ("the disk is full", ["disk", "full"]),
+        ("p99 of checkout-1 at 93 %", ["p", "p99", "checkout", "checkout-1"]),
     ],
 )
 def test_terms(text: str, expected: list[str]) -> None:

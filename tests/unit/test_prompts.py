@@ -106,14 +106,14 @@ GOOD = '{"category":"memory","root_cause":"leak","suspect_instances":["checkout-
         ("", "not complete JSON"),
         (GOOD.replace("0.9", '"0.9"'), "certainty"),
         (GOOD.replace("0.9", "NaN"), "certainty"),
-        (GOOD.replace("0.9", "9" * 5000), ""),
+        (GOOD.replace("0.9", "9" * 5000), "too long"),
         (GOOD.replace('"memory"', '"reboot"'), "category"),
         (GOOD.replace('"claims"', '"command":"rm","claims"'), "command"),
         (GOOD.replace('"claims"', '"certainty":0.1,"claims"'), "a key stands twice"),
         (GOOD.replace("checkout-1", "payments-1"), "payments-1"),
         (GOOD.replace("[]", '[{"text":"x","evidence":[]}]'), "evidence"),
         (GOOD.replace("[]", '[{"text":"x","evidence":["E99"]}]'), "E99"),
-        ("[" * 100_000, ""),
+        ("[" * 100_000, "nested"),
     ],
 )
 def test_a_wrong_reply_is_refused_in_one_line(text: str, said: str) -> None:

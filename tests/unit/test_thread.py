@@ -76,7 +76,13 @@ def test_verification_says_before_and_after_and_shows_the_chart() -> None:
 
 def test_the_summary_drafts_the_post_mortem_from_the_trail() -> None:
     shown = words(render_part(ThreadPart.SUMMARY, CASES["recovered"], TRACE))
-    for said in ("Post-mortem draft", "approved by <@U0ALICE>", "1 change", "checkout-1 replaced", "to fill in"):
+    for said in (
+        "Post-mortem draft",
+        "approved by <@U0ALICE> (1 of 1)",
+        "1 change",
+        "checkout-1 replaced",
+        "to fill in",
+    ):
         assert said in shown
     rejected = words(render_part(ThreadPart.SUMMARY, CASES["rejected"], TRACE))
     assert "rejected by <@U0ALICE> (deploy running); nothing was changed" in rejected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,11 @@ class AnthropicDiagnostician(Diagnostician):
             messages=messages,
             output_config={"effort": self._effort, **output},
         )
-        exchange.took(message)
+        try:
+            exchange.took(message)
+        # The SDK hands on whatever came with a 200, a proxy's page too, without checking its form.
+        except (AttributeError, TypeError) as error:
+            raise TemporaryError("the Anthropic API gave an answer that cannot be read: no message in it") from error
         if message.stop_reason == "refusal":
             raise PermanentError(f"{self._model} declined to answer this question")
 
@@ -145,7 +150,7 @@ class AnthropicDiagnostician(Diagnostician):
             raise self._refused(error) from error
         except anthropic.APIConnectionError as error:
             raise TemporaryError(f"the Anthropic API cannot be reached: {_line(error.__cause__ or error)}") from error
-        except anthropic.AnthropicError as error:
+        except (anthropic.AnthropicError, json.JSONDecodeError) as error:
             raise TemporaryError(f"the Anthropic API gave an answer that cannot be read: {_line(error)}") from error
 
     def _refused(self, error: anthropic.APIStatusError) -> PermanentError | TemporaryError:

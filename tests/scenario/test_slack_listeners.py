@@ -1,0 +1,326 @@
+"""People at the local Slack, the real Bolt app over Socket Mode, and a desk that records what reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bot.demo.slack.people import RefusedError
+from bot.slack import names
+from pipeline.domain.approval import DecisionOutcome, DecisionResult
+from pipeline.domain.errors import TemporaryError
+from pipeline.ports.store import KillSwitch
+from pipeline.stages.desk import Desk
+from tests.builders import ALICE, INCIDENT, PLAN, after
+from tests.desk_double import DeskDouble
+from tests.slack_stage import CHANNEL, WAIT_S, Stage, stage
+
+REASON = {names.REASON_BLOCK: {names.TYPED: "deploy running"}}
+
+
+@pytest.fixture
+async def on_stage() -> AsyncIterator[Stage]:
+    async with stage() as running:
+        yield running
+
+
+def whispers(state: dict[str, Any], channel: str = CHANNEL) -> str:
+    """All that only this person sees in the channel."""
+    return "\n".join(str(m.get("blocks") or m["text"]) for m in state["messages"][channel] if m.get("ephemeral"))
+
+
+async def told(person: Any, words: str, channel: str = CHANNEL) -> str:
+    """Waits until the person alone was told these words."""
+
+    def look(state: dict[str, Any]) -> str:
+        shown = whispers(state, channel)
+        return shown if words in shown else ""
+
+    look.__name__ = f"whisper {words!r}"
+    return str(await person.wait_for(look, WAIT_S))
+
+
+async def reply_with(person: Any, root_ts: str, words: str) -> dict[str, Any]:
+    """Waits for a reply of the bot in the thread."""
+
+    def look(state: dict[str, Any]) -> dict[str, Any] | None:
+        replies = [m for m in state["messages"][CHANNEL] if m.get("thread_ts") == root_ts and m.get("bot_id")]
+        return next((m for m in replies if m["ts"] != root_ts and words in str(m["blocks"])), None)
+
+    look.__name__ = f"reply {words!r}"
+    found: dict[str, Any] = await person.wait_for(look, WAIT_S)
+    return found
+
+
+async def modal_with(person: Any, words: str) -> dict[str, Any]:
+    def look(state: dict[str, Any]) -> dict[str, Any] | None:
+        return next((view for view in state["modals"] if words in str(view)), None)
+
+    look.__name__ = f"modal {words!r}"
+    found: dict[str, Any] = await person.wait_for(look, WAIT_S)
+    return found
+
+
+def test_the_double_has_the_methods_of_the_real_desk() -> None:
+    for name, method in inspect.getmembers(Desk, inspect.iscoroutinefunction):
+        if name.startswith("_"):
+            continue
+        assert inspect.signature(method) == inspect.signature(getattr(DeskDouble, name)), name
+
+
+async def test_an_approver_approves(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, ts, names.APPROVE)
+        assert on_stage.desk.called("approve") == [(PLAN, ALICE)]
+        assert whispers(await alice.state()) == ""
+    async with on_stage.person("U0BOB") as bob:
+        await bob.click(CHANNEL, ts, names.APPROVE)
+    assert len(on_stage.desk.called("approve")) == 2
+
+
+@pytest.mark.parametrize("user", ["U0CARLA", "U0GIL"])
+async def test_others_are_told_no_and_leave_an_audit_row(on_stage: Stage, user: str) -> None:
+    ts = await on_stage.post_card()
+    async with on_stage.person(user) as person:
+        await person.click(CHANNEL, ts, names.APPROVE)
+        await told(person, "You may not decide")
+        await person.click(CHANNEL, ts, names.REJECT)
+        await person.wait_for(lambda _: len(on_stage.desk.called("denied")) == 2, WAIT_S)
+        assert await person.modals() == []
+    assert on_stage.desk.called("approve") == []
+    assert [(incident, who, what) for incident, who, what, _ in on_stage.desk.called("denied")] == [
+        (INCIDENT, user, f"approve plan {PLAN}"),
+        (INCIDENT, user, f"reject plan {PLAN}"),
+    ]
+
+
+async def test_a_late_click_is_told_who_was_first(on_stage: Stage) -> None:
+    on_stage.desk.decision = DecisionResult(
+        DecisionOutcome.ALREADY_DECIDED, "Too late: already approved by <@U0BOB>. <!channel>"
+    )
+    ts = await on_stage.post_card()
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, ts, names.APPROVE)
+        shown = await told(alice, "already approved by <@U0BOB>")
+    assert "<!channel>" not in shown
+
+
+async def test_a_decision_that_cannot_be_stored_is_not_acknowledged(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    on_stage.desk.failing = TemporaryError("the database is away")
+    async with on_stage.person("U0ALICE") as alice:
+        with pytest.raises(RefusedError):
+            await alice.click(CHANNEL, ts, names.APPROVE)
+        await told(alice, "the database is away")
+
+
+async def test_rejecting_takes_a_reason(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, ts, names.REJECT)
+        view = await modal_with(alice, "Why not?")
+        assert view["private_metadata"] == str(PLAN)
+        with pytest.raises(RefusedError) as refused:
+            await alice.submit(view["id"], {names.REASON_BLOCK: {names.TYPED: "   "}})
+        assert names.REASON_BLOCK in refused.value.errors
+        await alice.submit(view["id"], REASON)
+        assert await alice.modals() == []
+    assert on_stage.desk.called("reject") == [(PLAN, ALICE, "deploy running")]
+
+
+async def test_a_late_rejection_stays_in_the_window(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    on_stage.desk.decision = DecisionResult(DecisionOutcome.EXPIRED, "Too late: the proposal has expired.")
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, ts, names.REJECT)
+        await alice.submit((await modal_with(alice, "Why not?"))["id"], REASON)
+        await modal_with(alice, "the proposal has expired")
+
+
+async def test_evidence_and_dry_run_open_windows(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.click(CHANNEL, ts, names.EVIDENCE)
+        view = await modal_with(carla, "process_resident_memory_bytes")
+        await carla.close_view(view["id"])
+        await carla.click(CHANNEL, ts, names.DRY_RUN)
+        await modal_with(carla, "restart checkout-1")
+
+
+async def test_the_menu_tends_the_incident(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    async with on_stage.person("U0CARLA") as carla:
+        for what in ("mute", "not_an_incident", "take_ownership", "escalate", "close"):
+            await carla.click(CHANNEL, ts, names.MORE, f"{what}:{INCIDENT}")
+            assert on_stage.desk.called(what) == [(INCIDENT, "U0CARLA")]
+        await told(carla, "It is yours")
+    async with on_stage.person("U0GIL") as guest:
+        await guest.click(CHANNEL, ts, names.MORE, f"close:{INCIDENT}")
+        await told(guest, "guests may not do this")
+    assert len(on_stage.desk.called("close")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("/sre status", ["Phase *Assist*", "127.0.0.1:9 refused", "2 could not be sent", "no ANTHROPIC_API_KEY"]),
+        ("/sre status INC-42", ["Awaiting decision", "checkout-1 leaks memory", "[E1][E2][E3]"]),
+        ("/sre status INC-7", ["there is no INC-7"]),
+        ("/sre status yesterday", ["is no incident: write INC-42"]),
+        ("/sre incidents", ["INC-42", "Awaiting decision"]),
+        ("/sre approvals", ["INC-42", "Restart checkout-1", "expires"]),
+        ("/sre investigate checkout", ["checkout: p99 240 ms"]),
+        ("/sre ask why?", ["checkout-1 grows [E1]", "&lt;!channel&gt; is only text"]),
+        ("/sre ask INC-42 why?", ["checkout-1 grows [E1]"]),
+        ("/sre phase", ["Phase: Assist", "incidents diagnosed: 3 (needs ≥ 50)"]),
+        ("/sre-phase", ["Phase: Assist"]),
+        ("/sre dry-run INC-42", ["restart checkout-1"]),
+        ("/sre whoami", ["<@U0ALICE>", "You may approve"]),
+        ("/sre help", ["kill [service|all]"]),
+        ("/sre", ["kill [service|all]"]),
+        ("/sre statsu", ["Did you mean `/sre status`?"]),
+        ("/sre <!channel>", ["I do not know `&lt;!channel&gt;`"]),
+        ("/sre resume all done", ["Nothing is stopped"]),
+        ("/sre phase set assist we are ready", ["Phase is now *assist*"]),
+    ],
+)
+async def test_commands_answer_the_person_who_asked(on_stage: Stage, text: str, words: list[str]) -> None:
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.command(text, "C0GENERAL")
+        shown = await told(alice, words[0], "C0GENERAL")
+    for word in words:
+        assert word in shown
+
+
+async def test_what_takes_long_is_promised_first(on_stage: Stage) -> None:
+    on_stage.desk.answers_after_s = 3.5
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.command("/sre investigate checkout", "C0GENERAL")
+        await told(carla, "checkout: p99 240 ms", "C0GENERAL")
+        assert "Working on it" in str(await carla.messages("C0GENERAL"))
+
+
+async def test_killing_stops_more_rather_than_less(on_stage: Stage) -> None:
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.command("/sre-kill checkout it flaps", CHANNEL)
+        await carla.command("/sre kill all deploy freeze", CHANNEL)
+        await carla.command("/sre kill everything burns", CHANNEL)
+        await told(carla, "No service “everything” here")
+    assert on_stage.desk.called("kill") == [
+        ("checkout", "it flaps", "U0CARLA"),
+        ("all", "deploy freeze", "U0CARLA"),
+        ("all", "everything burns", "U0CARLA"),
+    ]
+
+
+async def test_killing_without_a_reason_asks_for_one(on_stage: Stage) -> None:
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.command("/sre-kill", CHANNEL)
+        view = await modal_with(carla, "Stop the bot")
+        await carla.submit(view["id"], REASON)
+        await modal_with(carla, "Kill switch ON for *all*")
+    assert on_stage.desk.called("kill") == [("all", "deploy running", "U0CARLA")]
+
+
+async def test_a_guest_may_not_kill_and_an_engineer_may_not_resume(on_stage: Stage) -> None:
+    on_stage.desk.switches = (KillSwitch("all", True, "freeze", "U0BOB", after(0), None),)
+    async with on_stage.person("U0GIL") as guest:
+        await guest.command("/sre kill all because", CHANNEL)
+        await told(guest, "guests may not do this")
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.command("/sre resume all because", CHANNEL)
+        await told(carla, "neither on the list nor in the user group")
+        await carla.command("/sre phase set shadow because", CHANNEL)
+    async with on_stage.person("U0BOB") as bob:
+        await bob.command("/sre resume freeze is over", CHANNEL)
+        await told(bob, "released")
+    assert on_stage.desk.called("kill") == on_stage.desk.called("set_phase") == []
+    assert on_stage.desk.called("resume") == [("all", "freeze is over", "U0BOB")]
+    assert [call[2] for call in on_stage.desk.called("denied")] == ["kill", "resume", "phase set"]
+
+
+async def test_replies_in_the_thread_are_questions_and_stop_stops(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    async with on_stage.person("U0GIL") as guest:
+        await guest.say("why that replica?", CHANNEL, thread_ts=ts)
+        answer = await reply_with(guest, ts, "checkout-1 grows [E1]")
+        assert "<!channel>" not in str(answer["blocks"])
+        await guest.say("Stop!", CHANNEL, thread_ts=ts)
+        await reply_with(guest, ts, "Rejected; nothing is changed")
+        await guest.say("@sre-bot & why <now>?", CHANNEL, thread_ts=ts)
+        await guest.wait_for(lambda _: len(on_stage.desk.called("ask")) == 2, WAIT_S)
+    assert on_stage.desk.called("halt") == [(INCIDENT, "U0GIL")]
+    assert [question for _, question, _ in on_stage.desk.called("ask")] == ["why that replica?", "& why <now>?"]
+
+
+async def test_a_mention_outside_threads_is_a_command_and_other_talk_is_none(on_stage: Stage) -> None:
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.say("lunch?", CHANNEL)
+        other = await alice.say("a thread of people", CHANNEL)
+        await alice.say("not about an incident", CHANNEL, thread_ts=other)
+        asked = await alice.say("@sre-bot status INC-42", CHANNEL)
+        await reply_with(alice, asked, "Awaiting decision")
+        bots = [m for m in await alice.messages(CHANNEL) if m.get("bot_id")]
+    assert len(bots) == 1
+    assert on_stage.desk.calls == []
+
+
+async def test_an_event_delivered_again_is_answered_once(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.say("why?", CHANNEL, thread_ts=ts)
+        await reply_with(carla, ts, "checkout-1 grows [E1]")
+    assert len([key for key in on_stage.desk.seen if key.startswith("slack-event:Ev")]) == 1
+    assert len(on_stage.desk.called("ask")) == 1
+
+
+async def test_home_decides_and_stops(on_stage: Stage) -> None:
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.home()
+        home = await alice.wait_for(lambda state: state["home"], WAIT_S)
+        shown = str(home["blocks"])
+        for words in ("Pending approvals: 1", "INC-42", "Phase: Assist", "Stop everything"):
+            assert words in shown
+        await alice.click_in_view(home["id"], names.APPROVE)
+        await alice.wait_for(lambda state: "it is being carried out" in str(state["home"]), WAIT_S)
+        assert on_stage.desk.called("approve") == [(PLAN, ALICE)]
+        await alice.click_in_view(home["id"], names.KILL)
+        await alice.submit((await modal_with(alice, "Stop the bot"))["id"], REASON)
+        assert on_stage.desk.called("kill") == [("all", "deploy running", ALICE)]
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.home()
+        home = await carla.wait_for(lambda state: state["home"], WAIT_S)
+        await carla.click_in_view(home["id"], names.APPROVE)
+        await carla.wait_for(lambda state: "You may not decide" in str(state["home"]), WAIT_S)
+
+
+async def test_home_resumes(on_stage: Stage) -> None:
+    on_stage.desk.switches = (
+        KillSwitch("all", True, "freeze", "U0BOB", after(0), "U0BOB"),
+        KillSwitch("checkout", True, "flaps", "U0CARLA", after(0), None),
+    )
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.home()
+        home = await alice.wait_for(lambda state: state["home"], WAIT_S)
+        assert "one more person is needed" in str(home["blocks"])
+        await alice.click_in_view(home["id"], f"{names.RESUME}:1")
+        await alice.submit((await modal_with(alice, "Let the bot run again"))["id"], REASON)
+        await modal_with(alice, "Kill switch released for *checkout*")
+    assert on_stage.desk.called("resume") == [("checkout", "deploy running", ALICE)]
+
+
+async def test_the_socket_comes_back_after_a_drop(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    await on_stage.trouble(drop_socket=True)
+    async with on_stage.person("U0ALICE") as alice:
+        async with asyncio.timeout(WAIT_S):
+            while not on_stage.desk.called("approve"):
+                with contextlib.suppress(RefusedError):
+                    await alice.click(CHANNEL, ts, names.APPROVE)
+    assert set(on_stage.desk.called("approve")) == {(PLAN, ALICE)}

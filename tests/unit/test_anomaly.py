@@ -1,0 +1,245 @@
+"""The rules that turn a window of samples into anomalies."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from math import isnan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain.anomaly import AnomalyKind, Bound, DetectionResult, DetectionSettings, bound_for, detect
+from pipeline.domain.baseline import BaselineBank, Expectation
+from pipeline.domain.telemetry import Sample, SeriesKey, Signal
+from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB, make_samples
+
+SETTINGS = DetectionSettings()
+ERRORS = SeriesKey(CHECKOUT, Signal.ERROR_RATIO)
+TRAFFIC = SeriesKey(CHECKOUT, Signal.TRAFFIC)
+DISK = SeriesKey(CHECKOUT, Signal.DISK_RATIO, "checkout-1")
+CERT = SeriesKey(CHECKOUT, Signal.CERT_REMAINING, "checkout-1")
+DAY_S = 86_400.0
+NOTHING = DetectionResult()
+
+
+def bank_of(mean: float, key: SeriesKey = LATENCY, *, wobble: float = 0.1, count: int = 200) -> BaselineBank:
+    """A baseline around ``mean`` that swings by the share ``wobble``."""
+    bank = BaselineBank()
+    for number in range(count):
+        bank.learn([key], [mean * (1 + wobble * (-1) ** number)], T0)
+    return bank
+
+
+BANKS_OF_04 = {key: bank_of(0.4, key) for key in (LATENCY, ERRORS)}
+
+
+def up_to_now(key: SeriesKey, values: Sequence[float], *, step_s: float = 15.0, age_s: float = 0.0) -> list[Sample]:
+    """Samples that end ``age_s`` before T0."""
+    start = T0 - timedelta(seconds=step_s * (len(values) - 1) + age_s)
+    return make_samples(key, values, start=start, step_s=step_s)
+
+
+def look(*series: list[Sample], bank: BaselineBank | None = None) -> DetectionResult:
+    window = {samples[0].key: samples for samples in series}
+    return detect(window, bank or BaselineBank(), SETTINGS, T0)
+
+
+def test_memory_must_stay_high_for_its_whole_time() -> None:
+    assert (SETTINGS.memory_ratio, SETTINGS.memory_sustain_s) == (0.85, 300)
+    (found,) = look(up_to_now(MEMORY, [0.5] * 3 + [0.9] * 19 + [0.93, 0.91])).anomalies
+    assert (found.kind, found.key, found.bound) == (AnomalyKind.MEMORY_PRESSURE, MEMORY, Bound(0.85))
+    assert (found.value, found.peak, found.seen_at) == (0.91, 0.93, T0)
+    assert found.started_at == T0 - timedelta(seconds=300)
+    assert isnan(found.expected)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.99] * 14,
+        [0.99] * 20 + [0.84],
+        [0.99] * 20 + [0.85],
+        [0.99] * 10 + [0.8] + [0.99] * 10,
+        [0.99],
+    ],
+    ids=["too short", "back inside", "on the line", "one dip", "one sample"],
+)
+def test_memory_that_is_not_high_throughout_is_no_anomaly(values: list[float]) -> None:
+    assert look(up_to_now(MEMORY, values)).anomalies == ()
+
+
+def test_a_gap_neither_fakes_nor_hides_a_sustained_breach() -> None:
+    full = up_to_now(MEMORY, [0.95] * 21)
+    assert look(full[:1] + full[-3:]).anomalies
+    assert look([full[0], full[-1]]).anomalies == ()
+    assert look(full[-12:]).anomalies == ()
+    assert look(full[:8] + full[13:]).anomalies
+
+
+def test_a_shorter_time_can_be_set() -> None:
+    window = {MEMORY: up_to_now(MEMORY, [0.95] * 5)}
+    assert detect(window, BaselineBank(), DetectionSettings(memory_sustain_s=60), T0).anomalies
+    assert detect(window, BaselineBank(), SETTINGS, T0).anomalies == ()
+
+
+def test_latency_is_judged_by_its_own_sigmas() -> None:
+    bank = bank_of(1.0)
+    expected = bank.expect(LATENCY, T0)
+    line = expected.upper(SETTINGS.latency_sigmas)
+    assert line == pytest.approx(1.63, abs=0.02)
+    assert look(up_to_now(LATENCY, [line - 0.01] * 6), bank=bank).anomalies == ()
+    (found,) = look(up_to_now(LATENCY, [line + 0.01] * 6), bank=bank).anomalies
+    assert (found.kind, found.expected, found.sigma) == (AnomalyKind.LATENCY, expected.mean, expected.sigma)
+    assert found.sigmas == pytest.approx(5.1, abs=0.1)
+
+
+def test_latency_must_be_worse_by_a_least_effect_too() -> None:
+    bank = bank_of(0.010)
+    assert bank.expect(LATENCY, T0).upper(5) < 0.02
+    assert look(up_to_now(LATENCY, [0.055] * 6), bank=bank).anomalies == ()
+    assert look(up_to_now(LATENCY, [0.065] * 6), bank=bank).anomalies
+
+
+def test_latency_without_a_baseline_says_nothing() -> None:
+    young = bank_of(0.01, count=19)
+    result = look(up_to_now(LATENCY, [9.0] * 6), bank=young)
+    assert (result.anomalies, result.cleared) == ((), ())
+    assert LATENCY in result.within, "what cannot be judged yet still has to be learned"
+    assert look(up_to_now(LATENCY, [9.0] * 6), bank=bank_of(0.01, count=20)).anomalies
+
+
+@given(st.floats(0, 1.0), st.sampled_from([LATENCY, ERRORS]))
+def test_an_improvement_never_alarms(share: float, key: SeriesKey) -> None:
+    bank = BANKS_OF_04[key]
+    result = look(up_to_now(key, [0.4 * share] * 12), bank=bank)
+    assert result.anomalies == ()
+    assert result.cleared == (key,)
+
+
+def test_errors_from_zero_alarm() -> None:
+    bank = bank_of(0.0, ERRORS)
+    (found,) = look(up_to_now(ERRORS, [0.2] * 6), bank=bank).anomalies
+    assert (found.kind, found.bound.threshold) == (AnomalyKind.ERROR_SURGE, SETTINGS.error_min_ratio)
+    assert look(up_to_now(ERRORS, [0.05] * 6), bank=bank).anomalies == ()
+
+
+def test_a_service_that_always_fails_a_little_is_judged_by_its_sigmas() -> None:
+    bank = bank_of(0.10, ERRORS)
+    assert look(up_to_now(ERRORS, [0.13] * 6), bank=bank).anomalies == ()
+    assert look(up_to_now(ERRORS, [0.30] * 6), bank=bank).anomalies
+
+
+@pytest.mark.parametrize(("key", "slow"), [(LATENCY, 9.0), (ERRORS, 1.0)])
+def test_quiet_traffic_tells_nothing(key: SeriesKey, slow: float) -> None:
+    bank = bank_of(0.01, key)
+    for per_s, count in ((0.4, 0), (0.5, 1)):
+        result = look(up_to_now(key, [slow] * 6), up_to_now(TRAFFIC, [30.0, per_s]), bank=bank)
+        assert len(result.anomalies) == count
+    calm = look(up_to_now(key, [0.01] * 12), up_to_now(TRAFFIC, [0.0] * 12), bank=bank)
+    assert calm.cleared == (), "silence is no recovery"
+
+
+def test_quiet_traffic_elsewhere_or_of_one_instance_does_not_count() -> None:
+    bank = bank_of(0.01)
+    for key in (SeriesKey(WEB, Signal.TRAFFIC), replace(TRAFFIC, instance="checkout-1")):
+        assert look(up_to_now(LATENCY, [9.0] * 6), up_to_now(key, [0.0] * 6), bank=bank).anomalies
+
+
+def test_memory_counts_without_traffic() -> None:
+    assert look(up_to_now(MEMORY, [0.95] * 25), up_to_now(TRAFFIC, [0.0] * 25)).anomalies
+
+
+def test_a_certificate_must_not_fall_below_its_bound() -> None:
+    fine = look(up_to_now(CERT, [30 * DAY_S] * 12))
+    assert (fine.anomalies, fine.cleared) == ((), (CERT,))
+    (found,) = look(up_to_now(CERT, [7.1 * DAY_S, 6.9 * DAY_S, 6.8 * DAY_S])).anomalies
+    assert (found.kind, found.bound) == (AnomalyKind.CERTIFICATE_EXPIRY, Bound(7 * DAY_S, breach_above=False))
+    assert (found.value, found.peak) == (6.8 * DAY_S, 6.8 * DAY_S)
+    assert found.started_at == T0 - timedelta(seconds=15)
+    assert look(up_to_now(CERT, [-5.0])).anomalies, "one sample is enough, expired most of all"
+
+
+def test_a_full_disk() -> None:
+    (found,) = look(up_to_now(DISK, [0.95] * 9)).anomalies
+    assert found.kind is AnomalyKind.DISK_EXHAUSTION
+    assert look(up_to_now(DISK, [0.90] * 9)).anomalies == ()
+
+
+@pytest.mark.parametrize("age_s", [0, 60, 89])
+def test_samples_a_little_late_still_count(age_s: float) -> None:
+    assert look(up_to_now(MEMORY, [0.95] * 40, age_s=age_s)).anomalies
+
+
+@pytest.mark.parametrize("key", [MEMORY, DISK, CERT, LATENCY])
+@pytest.mark.parametrize("level", ["high", "low"])
+def test_a_stale_series_neither_alarms_nor_clears(key: SeriesKey, level: str) -> None:
+    value = {MEMORY: (0.95, 0.5), DISK: (0.95, 0.5), CERT: (DAY_S, 30 * DAY_S), LATENCY: (9.0, 1.0)}[key]
+    samples = up_to_now(key, [value[level == "low"]] * 40, age_s=121)
+    result = look(samples, bank=bank_of(1.0))
+    assert (result.anomalies, result.cleared, result.fresh) == ((), (), frozenset())
+
+
+def test_fresh_are_those_that_reported_lately() -> None:
+    late = up_to_now(MEMORY, [0.5] * 3, age_s=120)
+    silent = up_to_now(DISK, [0.5] * 3, age_s=121)
+    assert look(late, silent).fresh == {MEMORY}
+
+
+def test_clearing_takes_its_time_and_every_sample() -> None:
+    assert SETTINGS.clear_after_s == 120
+    assert look(up_to_now(MEMORY, [0.95] * 10 + [0.5] * 9)).cleared == (MEMORY,)
+    for values in ([0.95] * 10 + [0.5] * 5, [0.5] * 5 + [0.95] + [0.5] * 3, [0.5] * 9 + [0.95], [0.5]):
+        result = look(up_to_now(MEMORY, values))
+        assert (result.anomalies, result.cleared) == ((), ())
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0, 400), st.sampled_from([5.0, 15.0, 60.0]))
+def test_no_series_is_in_breach_and_well_at_once(values: list[float], age_s: float, step_s: float) -> None:
+    samples = up_to_now(MEMORY, values, age_s=age_s, step_s=step_s)
+    result = look(samples)
+    alarmed = {anomaly.key for anomaly in result.anomalies}
+    assert not alarmed & set(result.cleared)
+    assert not alarmed & result.within
+    assert set(result.cleared) <= result.within & result.fresh
+    assert (MEMORY in result.within) == (values[-1] <= 0.85)
+    for found in result.anomalies:
+        assert found.peak == max(sample.value for sample in samples if sample.at >= found.started_at)
+        assert all(sample.value > 0.85 for sample in samples if sample.at >= found.started_at)
+
+
+def test_what_is_in_breach_must_not_teach_the_baseline() -> None:
+    bank = bank_of(1.0)
+    assert look(up_to_now(LATENCY, [1.0, 1.0, 9.0]), bank=bank).within == frozenset()
+    assert look(up_to_now(LATENCY, [9.0, 9.0, 1.0]), bank=bank).within == {LATENCY}
+    assert look(up_to_now(TRAFFIC, [1e9]), bank=bank_of(1.0, TRAFFIC)).within == {TRAFFIC}
+
+
+def test_traffic_alone_is_no_anomaly() -> None:
+    result = look(up_to_now(TRAFFIC, [500.0] * 40), bank=bank_of(1.0, TRAFFIC))
+    assert (result.anomalies, result.cleared) == ((), ())
+
+
+def test_empty_windows() -> None:
+    assert detect({}, BaselineBank(), SETTINGS, T0) == NOTHING
+    assert detect({MEMORY: []}, BaselineBank(), SETTINGS, T0) == NOTHING
+
+
+@pytest.mark.parametrize("key", [LATENCY, ERRORS, TRAFFIC])
+def test_no_bound_without_a_baseline(key: SeriesKey) -> None:
+    assert bound_for(key, Expectation(1.0, 0.1, 19), SETTINGS) is None
+    assert (bound_for(key, Expectation(1.0, 0.1, 20), SETTINGS) is None) == (key is TRAFFIC)
+
+
+def test_a_bound_is_breached_beyond_the_line_only() -> None:
+    assert [Bound(1.0).breached(value) for value in (0.9, 1.0, 1.1)] == [False, False, True]
+    assert [Bound(1.0, breach_above=False).breached(value) for value in (0.9, 1.0, 1.1)] == [True, False, False]
+
+
+def test_the_window_reaches_further_than_the_longest_rule() -> None:
+    for changes in ({}, {"memory_sustain_s": 900.0}, {"clear_after_s": 1200.0}, {"disk_sustain_s": 800.0}):
+        settings = replace(SETTINGS, **changes)
+        longest = max(settings.memory_sustain_s, settings.disk_sustain_s, settings.clear_after_s)
+        assert settings.window_s > longest
+        assert settings.sustain_s(Signal.MEMORY_RATIO) == settings.memory_sustain_s
+    assert SETTINGS.sustain_s(Signal.CERT_REMAINING) == 0

@@ -1,0 +1,195 @@
+"""The rolling baselines: robust, hour by hour, and the same after a restart."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from math import isnan
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.demo.warmup import generate
+from pipeline.domain.baseline import (
+    CLIP_SIGMAS,
+    MAD_TO_SIGMA,
+    MEMORY_SAMPLES,
+    MIN_WEIGHT_GLOBAL,
+    MIN_WEIGHT_HOUR,
+    RELATIVE_FLOOR,
+    BaselineBank,
+)
+from pipeline.domain.telemetry import SeriesKey, Signal
+from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB
+
+WEB_LATENCY = SeriesKey(WEB, Signal.LATENCY_P99)
+NEXT_HOUR = T0 + timedelta(hours=1)
+FINITE = st.floats(0.001, 1e6)
+
+
+def taught(values: Sequence[float], *, at: datetime = T0, key: SeriesKey = LATENCY) -> BaselineBank:
+    bank = BaselineBank()
+    for value in values:
+        bank.learn([key], [value], at)
+    return bank
+
+
+def noisy(count: int, mean: float = 0.2, spread: float = 0.02) -> list[float]:
+    return np.random.default_rng(1).normal(mean, spread, count).tolist()
+
+
+def test_a_series_never_seen_is_unknown() -> None:
+    expected = BaselineBank().expect(LATENCY, T0)
+    assert (expected.weight, expected.known, expected.generated) == (0, False, False)
+    assert isnan(expected.mean)
+    assert isnan(expected.sigma)
+
+
+def test_nothing_is_known_before_twenty_samples() -> None:
+    assert MIN_WEIGHT_GLOBAL == 20
+    values = noisy(20)
+    assert not taught(values[:19]).expect(LATENCY, T0).known
+    assert taught(values).expect(LATENCY, T0).known
+
+
+def test_mean_and_sigma_of_normal_noise_are_found() -> None:
+    expected = taught(noisy(1500)).expect(LATENCY, T0)
+    assert expected.mean == pytest.approx(0.2, rel=0.02)
+    assert expected.sigma == pytest.approx(0.02, rel=0.1)
+    assert expected.upper(5) == expected.mean + 5 * expected.sigma
+
+
+def test_until_it_settles_the_mean_is_the_plain_mean() -> None:
+    values = noisy(20)
+    assert taught(values).expect(LATENCY, T0).mean == pytest.approx(np.mean(values))
+
+
+def test_an_incidents_values_barely_move_the_baseline() -> None:
+    calm = noisy(500)
+    before = taught(calm).expect(LATENCY, T0)
+    after = taught([*calm, *[5.0] * 20]).expect(LATENCY, T0)
+    assert after.mean < before.mean + before.sigma
+    assert after.upper(5) < 2 * before.upper(5) < 5.0
+
+
+@given(st.floats(-1e300, 1e300), st.integers(20, 80))
+def test_no_single_value_moves_the_mean_further_than_its_clipped_share(value: float, count: int) -> None:
+    bank = taught(noisy(count))
+    before = bank.expect(LATENCY, T0)
+    bank.learn([LATENCY], [value], T0)
+    # Over 60 samples the hour's own segment answers, which saw the same values here.
+    allowed = CLIP_SIGMAS * before.sigma / (count + 1)
+    assert abs(bank.expect(LATENCY, T0).mean - before.mean) <= allowed * (1 + 1e-9)
+
+
+def test_old_samples_fade_with_the_stated_horizon() -> None:
+    bank = taught([1.0] * int(MEMORY_SAMPLES + 500))
+    bank.learn([LATENCY], [1.1], T0)
+    assert bank.expect(LATENCY, T0).mean == pytest.approx(1 + 0.1 / MEMORY_SAMPLES)
+
+
+def test_a_lasting_new_level_is_learned_in_the_end() -> None:
+    expected = taught([*noisy(200), *[0.6] * 4000]).expect(LATENCY, T0)
+    assert expected.mean == pytest.approx(0.6, rel=0.1)
+
+
+def test_the_hours_own_segment_is_preferred_once_mature() -> None:
+    bank = taught([0.1] * 500, at=NEXT_HOUR)
+    for _ in range(int(MIN_WEIGHT_HOUR) - 1):
+        bank.learn([LATENCY], [0.5], T0)
+    young = bank.expect(LATENCY, T0)
+    assert young.mean < 0.2
+    assert young.weight == 500 + MIN_WEIGHT_HOUR - 1
+    bank.learn([LATENCY], [0.5], T0)
+    mature = bank.expect(LATENCY, T0)
+    assert (mature.mean, mature.weight) == (pytest.approx(0.5), MIN_WEIGHT_HOUR)
+    assert bank.expect(LATENCY, NEXT_HOUR).mean == pytest.approx(0.1)
+    assert bank.expect(LATENCY, T0 + timedelta(hours=5)).mean < 0.2
+
+
+def test_hours_are_utc_whatever_zone_the_time_is_given_in() -> None:
+    bank = taught([0.1] * 500, at=NEXT_HOUR)
+    for _ in range(60):
+        bank.learn([LATENCY], [0.5], T0.astimezone(timezone(timedelta(hours=-7))))
+    assert bank.expect(LATENCY, T0).mean == pytest.approx(0.5)
+    assert bank.expect(LATENCY, T0.astimezone(timezone(timedelta(hours=3)))).mean == pytest.approx(0.5)
+
+
+def test_a_constant_series_still_has_a_sigma() -> None:
+    expected = taught([0.2] * 300).expect(LATENCY, T0)
+    assert expected.mean == pytest.approx(0.2)
+    assert expected.sigma == pytest.approx(RELATIVE_FLOOR * 0.2)
+
+
+def test_sigma_comes_from_the_mean_absolute_deviation() -> None:
+    expected = taught([0.0, 2.0] * 400).expect(LATENCY, T0)
+    assert expected.sigma == pytest.approx(MAD_TO_SIGMA * 1.0, rel=0.05)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_passed_over(bad: float) -> None:
+    bank = taught(noisy(100))
+    before = bank.rows([LATENCY])
+    bank.learn([LATENCY, MEMORY], [bad, bad], T0)
+    assert bank.rows([LATENCY]) == before
+    assert MEMORY not in bank
+    bank.learn([LATENCY, MEMORY], [bad, 0.5], T0)
+    assert bank.rows([LATENCY]) == before
+    assert bank.expect(MEMORY, T0).weight == 1
+
+
+def test_as_many_values_as_keys_are_needed() -> None:
+    with pytest.raises(ValueError, match="shorter|longer"):
+        BaselineBank().learn([LATENCY, MEMORY], [0.1], T0)
+
+
+def test_series_do_not_touch_each_other() -> None:
+    bank = BaselineBank()
+    for value in noisy(100):
+        bank.learn([LATENCY, WEB_LATENCY], [value, 10 * value], T0)
+    assert bank.expect(WEB_LATENCY, T0).mean == pytest.approx(10 * bank.expect(LATENCY, T0).mean)
+    assert bank.expect(LATENCY, T0) == taught(noisy(100)).expect(LATENCY, T0)
+    assert (list(bank), len(bank)) == ([LATENCY, WEB_LATENCY], 2)
+
+
+@given(st.lists(st.tuples(FINITE, FINITE, st.integers(0, 23), st.booleans()), max_size=30), FINITE)
+def test_a_restart_changes_nothing(history: list[tuple[float, float, int, bool]], later: float) -> None:
+    bank = BaselineBank()
+    for first, second, hour, generated in history:
+        bank.learn([LATENCY, MEMORY], [first, second], T0.replace(hour=hour), generated=generated)
+    restarted = BaselineBank(bank.rows([LATENCY, MEMORY]))
+    assert list(restarted) == list(bank)
+    for one in (bank, restarted):
+        one.learn([MEMORY, WEB_LATENCY], [later, later], T0)
+    assert restarted.rows(bank) == bank.rows(bank)
+    assert all(restarted.expect(key, T0) == bank.expect(key, T0) for key in bank)
+
+
+def test_only_the_rows_asked_for_are_handed_out() -> None:
+    bank = taught([0.2] * 3)
+    bank.learn([MEMORY], [0.5], T0)
+    assert [row.key for row in bank.rows([MEMORY, WEB_LATENCY])] == [MEMORY]
+
+
+def test_the_generated_mark_stays() -> None:
+    bank = BaselineBank()
+    bank.learn([LATENCY, MEMORY], [0.2, 0.5], T0, generated=True)
+    bank.learn([LATENCY, WEB_LATENCY], [0.2, 0.3], T0)
+    for one in (bank, BaselineBank(bank.rows(bank))):
+        assert one.expect(LATENCY, T0).generated
+        assert one.expect(MEMORY, T0).generated
+        assert not one.expect(WEB_LATENCY, T0).generated
+    assert [row.generated_samples for row in bank.rows(bank)] == [1, 1, 0]
+
+
+def test_generated_history_speaks_at_every_hour_and_is_labelled() -> None:
+    keys = [LATENCY, SeriesKey(CHECKOUT, Signal.TRAFFIC)]
+    bank = BaselineBank()
+    generate(bank, keys, [0.2, 12.0])
+    for hour in range(24):
+        for key, centre in zip(keys, (0.2, 12.0), strict=True):
+            expected = bank.expect(key, T0.replace(hour=hour))
+            assert expected.generated
+            assert MIN_WEIGHT_HOUR <= expected.weight < 24 * MIN_WEIGHT_HOUR
+            assert expected.mean == pytest.approx(centre, rel=0.1)
+            assert centre * 0.04 < expected.sigma < centre * 0.1
