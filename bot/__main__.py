@@ -20,6 +20,7 @@ from bot.config import Settings, load, variables
 from bot.demo.headless import Decision, run_headless
 from bot.demo.launch import running_demo
 from bot.demo.world.client import WorldClient, WorldError
+from bot.doctor import examine
 from bot.wiring import demo_parts, open_store, running_bot
 from pipeline.domain.errors import ConfigurationError, SreBotError
 from pipeline.domain.ids import SlackUserId, parse_incident_label
@@ -99,6 +100,22 @@ def config() -> None:
     for group, _, variable, info in variables():
         default = "" if info.default in (None, "", ()) else f" = {info.default}"
         click.echo(f"{variable.name}{default}  [{variable.unit}]  ({group}) {variable.why}")
+
+
+@main.command()
+def doctor() -> None:
+    """Check everything the bot stands on, and say what to do about what is wrong."""
+    settings = _settings()
+
+    async def look() -> bool:
+        well = True
+        async for finding in examine(settings):
+            sign = {"ok": "✅", "note": "ℹ️ ", "wrong": "❌"}[finding.state]
+            click.echo(f"{sign} {finding.what}: {finding.said}")
+            well = well and finding.state != "wrong"
+        return well
+
+    sys.exit(0 if _run(look()) else 1)
 
 
 @main.command()

@@ -108,10 +108,10 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         bus, locks = RedisBus(redis_url), RedisLocks(redis_url)
         stack.push_async_callback(bus.close)
         stack.push_async_callback(locks.close)
-        sources = _sources(settings)
+        sources = sources_of(settings)
         for source in sources:
             stack.push_async_callback(source.close)
-        targets = Registry(_targets(settings))
+        targets = Registry(targets_of(settings))
         stack.push_async_callback(targets.close)
 
         retrieval, learn = _knowledge(settings, pool, report, fallbacks)
@@ -138,6 +138,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             clock,
             loop_settings,
             tuple(fallbacks),
+            command=settings.slack.command,
         )
 
         client = make_client(settings.slack.bot_token.get_secret_value(), settings.slack.api_url)
@@ -237,6 +238,11 @@ async def open_store(database_url: str) -> tuple[Store, Callable[[], Awaitable[N
     return PostgresStore(pool), pool.close
 
 
+def open_bus(redis_url: str) -> RedisBus:
+    """The bus alone; the caller closes it."""
+    return RedisBus(redis_url)
+
+
 def demo_parts(settings: Settings) -> Parts:
     """What the demo's launcher needs of the adapters."""
 
@@ -276,7 +282,8 @@ async def _servers(settings: Settings, stack: AsyncExitStack, fallbacks: list[st
     return database.get_secret_value(), redis.get_secret_value()
 
 
-def _sources(settings: Settings) -> list[MetricsSource]:
+def sources_of(settings: Settings) -> list[MetricsSource]:
+    """Every telemetry source that is configured. Raises ConfigurationError when there is none."""
     telemetry = settings.telemetry
     sources: list[MetricsSource] = []
     if telemetry.scrape_file is not None:
@@ -295,7 +302,8 @@ def _sources(settings: Settings) -> list[MetricsSource]:
     return sources
 
 
-def _targets(settings: Settings) -> dict[str, Target]:
+def targets_of(settings: Settings) -> dict[str, Target]:
+    """Every platform that is configured, by name. Raises ConfigurationError."""
     targets: dict[str, Target] = {}
     if settings.targets.local_url:
         targets["local_process"] = LocalProcessTarget(settings.targets.local_url)

@@ -260,6 +260,7 @@ def make_case(state: IncidentState = IncidentState.AWAITING_DECISION, **changes:
         verification=None,
         phase=Phase.ASSIST,
         service_owner="team-shop",
+        by_hand="kubectl --namespace shop delete pod checkout-1",
         generated_baseline=False,
         read_at=after(96),
     )

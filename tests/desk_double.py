@@ -18,6 +18,7 @@ from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceKind
 from pipeline.ports.store import KillSwitch, SourceHealth
 from pipeline.stages.desk import PhaseReport, Status
+from pipeline.stages.investigate import LOOK_BACK_S
 from tests.builders import INCIDENT, after, make_case, make_samples, make_trace
 
 
@@ -124,8 +125,12 @@ class DeskDouble:
         await asyncio.sleep(self.answers_after_s)
         return "checkout-1 grows [E1]\n<!channel> is only text"
 
-    async def investigate(self, service: str, user: SlackUserId) -> str:
-        self._order("investigate", service, user)
+    async def feedback(self, incident_id: IncidentId, user: SlackUserId, *, helpful: bool) -> str:
+        self._order("feedback", incident_id, user, helpful)
+        return "Noted."
+
+    async def investigate(self, service: str, user: SlackUserId, *, since_s: float = LOOK_BACK_S) -> str:
+        self._order("investigate", service, user, since_s)
         await asyncio.sleep(self.answers_after_s)
         return f"{service}: p99 240 ms"
 

@@ -100,6 +100,19 @@ def register(app: AsyncApp, front: Front) -> None:
         await ack()
         await _tell(front, click, sentence(done))
 
+    @app.action(re.compile(rf"^({names.HELPFUL}|{names.NOT_HELPFUL})$"))
+    async def feedback(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        why = await front.access.check_member(click.user_id, click.team_id)
+        if click.incident_id is None or why:
+            await ack()
+            await _tell(front, click, f"Not noted: {why}" if why else _OLD_BUTTON)
+            return
+        helpful = click.actions[0].action_id == names.HELPFUL
+        said = await front.desk.feedback(click.incident_id, click.user_id, helpful=helpful)
+        await ack()
+        await _tell(front, click, said)
+
     @app.action(names.KILL)
     async def kill(ack: AsyncAck, body: Body) -> None:
         click = Click.model_validate(body)

@@ -24,7 +24,6 @@ from bot.slack.kit import (
 from bot.slack.standing import Standing, awaits_decision, shadowed, standing, unsure
 from bot.slack.text import clip, clock, code, code_block, counted, escape, inline, mention, one_line
 from bot.slack.wording import (
-    command_by_hand,
     evidence_refs,
     reversibility,
     source_name,
@@ -154,9 +153,8 @@ def _outcome(case: Case, now: Standing) -> list[Block]:
     plan = case.plan
     if plan is None or plan.state not in _LEAVES_TO_PERSON or case.incident.over or shadowed(case):
         return blocks
-    by_hand = command_by_hand(plan)
-    if by_hand is not None and not isinstance(plan.action, ManualAction):
-        blocks.append(section(f"To do it by hand:\n{code_block(by_hand)}"))
+    if case.by_hand and not isinstance(plan.action, ManualAction):
+        blocks.append(section(f"To do it by hand:\n{code_block(case.by_hand)}"))
     return blocks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ class Asked:
     team_id: str
     trigger_id: str = ""
 
+
+_SPAN = re.compile(r"(\d{1,4})([smh])")
 
 Answer = list[Block]
 Handler = Callable[[Front, Asked], Awaitable[Answer]]
@@ -135,7 +138,15 @@ async def _approvals(front: Front, asked: Asked) -> Answer:
 async def _investigate(front: Front, asked: Asked) -> Answer:
     if not asked.rest:
         raise PermanentError(f"name a service: {front.command} investigate checkout")
-    return _text(await front.desk.investigate(asked.rest.split()[0], asked.user))
+    service, _, rest = asked.rest.partition(" ")
+    since = rest.strip().removeprefix("since").strip()
+    if not since:
+        return _text(await front.desk.investigate(service, asked.user))
+    found = _SPAN.fullmatch(since)
+    if found is None:
+        raise PermanentError(f"write how far back as 30m or 2h: {front.command} investigate {service} since 30m")
+    seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+    return _text(await front.desk.investigate(service, asked.user, since_s=float(seconds)))
 
 
 async def _ask(front: Front, asked: Asked) -> Answer:
@@ -247,7 +258,7 @@ HELP = (
     ("status [INC-42]", "how the bot does, or how an incident stands"),
     ("incidents", "open and recent ones"),
     ("approvals", "what waits for a decision"),
-    ("investigate <service>", "evidence on a service now"),
+    ("investigate <service> [since 30m]", "evidence on a service now"),
     ("ask [INC-42] <question>", "an answer from the incident's evidence"),
     ("kill [service|all] <reason>", "stop acting, at once"),
     ("resume [service|all] <reason>", "let it act again (approvers)"),

@@ -152,18 +152,19 @@ def paragraphs(lines: Sequence[str]) -> list[Block]:
     return [*blocks, section(held)] if held else blocks
 
 
-def fit(blocks: Sequence[Block], note: str) -> list[Block]:
-    """As many blocks from the start as one message takes; ``note`` (mrkdwn) follows when some had to go."""
-    if len(blocks) <= MAX_MESSAGE_BLOCKS and blocks_chars(list(blocks)) <= MAX_MESSAGE_CHARS:
-        return list(blocks)
-    room = MAX_MESSAGE_CHARS - blocks_chars([context(note)])
+def fit(blocks: Sequence[Block], note: str, *, last: Sequence[Block] = ()) -> list[Block]:
+    """As many blocks from the start as one message takes, then ``last``; ``note`` (mrkdwn) where some had to go."""
+    whole = [*blocks, *last]
+    if len(whole) <= MAX_MESSAGE_BLOCKS and blocks_chars(whole) <= MAX_MESSAGE_CHARS:
+        return whole
+    room = MAX_MESSAGE_CHARS - blocks_chars([context(note), *last])
     kept: list[Block] = []
-    for block in blocks[: MAX_MESSAGE_BLOCKS - 1]:
+    for block in blocks[: MAX_MESSAGE_BLOCKS - 1 - len(last)]:
         room -= blocks_chars(block) + 1
         if room < 0:
             break
         kept.append(block)
-    return [*kept, context(note)]
+    return [*kept, context(note), *last]
 
 
 def with_ids(blocks: Sequence[Block], suffix: str) -> list[Block]:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from bot.slack.kit import TEXT_CHARS, Block, Message, context, fit, header, image, paragraphs, section
+from bot.slack import names
+from bot.slack.kit import (
+    TEXT_CHARS,
+    Block,
+    Message,
+    actions,
+    button,
+    context,
+    fit,
+    header,
+    image,
+    paragraphs,
+    section,
+)
 from bot.slack.standing import recovery_s, standing
 from bot.slack.summary import postmortem
 from bot.slack.text import clip, clock, code, counted, duration, escape, inline, one_line, sentence, utc
@@ -53,7 +66,11 @@ def render_part(
         case ThreadPart.VERIFICATION:
             return _message(case, "Verification", _verification(case, chart_file_id))
         case ThreadPart.SUMMARY:
-            return _message(case, "Closing summary", _summary(case, trace))
+            feedback = actions(
+                button("👍 Helpful", names.HELPFUL, str(case.incident.id)),
+                button("👎 Not helpful", names.NOT_HELPFUL, str(case.incident.id)),
+            )
+            return _message(case, "Closing summary", _summary(case, trace), last=[feedback])
         case _:
             assert_never(part)
 
@@ -72,11 +89,11 @@ def reasoning_blocks(case: Case, trace: Sequence[StoredTraceEntry]) -> list[Bloc
     )
 
 
-def _message(case: Case, title: str, blocks: Sequence[Block]) -> Message:
+def _message(case: Case, title: str, blocks: Sequence[Block], *, last: Sequence[Block] = ()) -> Message:
     label = incident_label(case.incident.id)
     note = f"… shortened for Slack. The whole trail of {label} is kept in the database."
     text = clip(escape(one_line(f"{label} · {case.incident.service} · {title}")), TEXT_CHARS)
-    return Message(text, fit([header(title), *blocks], note))
+    return Message(text, fit([header(title), *blocks], note, last=last))
 
 
 def _fact(item: Evidence) -> str:

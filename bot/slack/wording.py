@@ -9,7 +9,7 @@ from math import isfinite
 from bot.slack.text import inline, one_line
 from pipeline.domain.diagnosis import Claim, Diagnosis
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import ManualAction, Plan, RestartAction, is_reversible
+from pipeline.domain.plan import Plan, is_reversible
 from pipeline.domain.telemetry import format_value
 
 
@@ -47,15 +47,3 @@ def source_name(diagnosis: Diagnosis) -> str:
 
 def reversibility(plan: Plan) -> str:
     return "can be undone" if is_reversible(plan.action) else "cannot be undone"
-
-
-def command_by_hand(plan: Plan) -> str | None:
-    """What a person would type to do the same, where the platform has a command for it; unescaped."""
-    if isinstance(plan.action, ManualAction):
-        return plan.action.command
-    if plan.target is None or plan.target.platform != "kubernetes":
-        return None
-    kubectl = f"kubectl --namespace {plan.target.namespace}"
-    if isinstance(plan.action, RestartAction):
-        return "\n".join(f"{kubectl} delete pod {instance.name}" for instance in plan.action.instances)
-    return f"{kubectl} scale deployment/{plan.target.name} --replicas={plan.action.to_replicas}"

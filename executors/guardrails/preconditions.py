@@ -21,8 +21,8 @@ def preconditions(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
         return RuleAnswer(
             "preconditions",
             False,
-            f"the target changed since the plan was made (generation {facts.planned_generation} → {observed.generation},"
-            f" {observed.replicas} replicas now)",
+            "the target changed since the plan was made"
+            f" (generation {facts.planned_generation} → {observed.generation}, {observed.replicas} replicas now)",
         )
     if isinstance(facts.action, RestartAction):
         live = {instance.uid for instance in observed.instances}

@@ -30,6 +30,15 @@ KIND_OF: dict[Signal, AnomalyKind] = {
     Signal.CERT_REMAINING: AnomalyKind.CERTIFICATE_EXPIRY,
 }
 
+SEARCH_PHRASE: dict[AnomalyKind, str] = {
+    AnomalyKind.MEMORY_PRESSURE: "memory of a replica grows towards its limit, memory leak, OOM kill",
+    AnomalyKind.LATENCY: "p99 latency far above its baseline, requests queue",
+    AnomalyKind.ERROR_SURGE: "requests fail with 5xx errors, error ratio surge",
+    AnomalyKind.DISK_EXHAUSTION: "disk fills up, log files take all space",
+    AnomalyKind.CERTIFICATE_EXPIRY: "TLS certificate is about to expire",
+}
+"""How an on-call engineer would look each kind up in the runbooks."""
+
 SYMPTOM_KINDS = frozenset({AnomalyKind.LATENCY, AnomalyKind.ERROR_SURGE})
 """Kinds that a failing dependency causes in its callers; the others are the service's own."""
 

@@ -74,6 +74,8 @@ class Case:
     verification: Verification | None
     phase: Phase
     service_owner: str
+    by_hand: str
+    """What a person would type to do the plan without the bot; empty where nobody knows."""
     generated_baseline: bool
     """The baseline rests in part on generated history (the demo's warm-up): the card says so."""
     read_at: datetime

@@ -34,6 +34,7 @@ class TraceKind(StrEnum):
     QUESTION = "question"
     SWITCH = "switch"
     PHASE = "phase"
+    FEEDBACK = "feedback"
     NOTE = "note"
 
 

@@ -133,6 +133,7 @@ def _title(fold: Fold) -> str:
     what = SIGNAL_TITLE[lead.key.signal]
     value = format_value(lead.value, lead.key.unit)
     if lead.kind in SYMPTOM_KINDS and lead.sigmas > 0:
-        return f"{what} {value}, {lead.sigmas:.1f}σ above baseline"
+        distance = f"{lead.sigmas:.1f}σ" if lead.sigmas < 50 else "over 50σ"
+        return f"{what} {value}, {distance} above baseline"
     side = "above" if lead.bound.breach_above else "below"
     return f"{what} {value}, {side} {format_value(lead.bound.threshold, lead.key.unit)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import observe_or_none, read_facts
 from pipeline.domain.approval import Approval, DecisionOutcome, DecisionResult
@@ -9,14 +11,18 @@ from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import PlanId, SlackUserId
 from pipeline.domain.incident import Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
-from pipeline.domain.plan import ManualAction, Plan, describe_action
+from pipeline.domain.notice import CardNotice
+from pipeline.domain.plan import ManualAction, Plan, TargetRef, TargetState, describe_action
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
 from pipeline.ports.store import Store, UnitOfWork
-from pipeline.ports.targets import Targets
+from pipeline.ports.targets import Target, Targets
 from pipeline.stages.advance import advance, line, record
 from pipeline.stages.propose import guardrail_entry
 from pipeline.stages.settings import LoopSettings
+
+CLICK_OBSERVE_S = 1.5
+"""What reading the target may take of the 3 s that Slack gives a click."""
 
 _DECIDED = {
     PlanState.APPROVED: "already approved",
@@ -52,7 +58,7 @@ class Decider:
             return refusal
         assert plan.target is not None
         target = self._targets.for_platform(plan.target.platform)
-        observed = await observe_or_none(target, plan.target)
+        observed = await _observe_in_time(target, plan.target)
         async with self._store.begin() as uow:
             plan, incident, refusal = await self._open_plan(uow, plan_id)
             if plan is None or incident is None:
@@ -157,6 +163,7 @@ class Decider:
         if plan is None:
             return None, None, DecisionResult(DecisionOutcome.UNKNOWN_PLAN, "This proposal is not known here.")
         if plan.state is not PlanState.PROPOSED:
+            await uow.outbox.add(plan.incident_id, CardNotice())
             last = (await uow.plans.approvals(plan_id))[-1:]
             who = f" by <@{last[0].user_id}>" if last and plan.state in (PlanState.APPROVED, PlanState.REJECTED) else ""
             outcome = DecisionOutcome.EXPIRED if plan.state is PlanState.EXPIRED else DecisionOutcome.ALREADY_DECIDED
@@ -192,6 +199,15 @@ class Decider:
             return DecisionResult(DecisionOutcome.CHANGED, f"Not carried out: {reasons}. A new proposal follows.")
         await record(uow, incident.id, entries=entries, notices=[line(f"⛔ Not carried out: {reasons}")])
         return DecisionResult(DecisionOutcome.BLOCKED, f"Blocked: {reasons}.")
+
+
+async def _observe_in_time(target: Target, ref: TargetRef) -> TargetState | None:
+    """The target's state, or None: a click has to be answered within Slack's 3 s."""
+    try:
+        async with asyncio.timeout(CLICK_OBSERVE_S):
+            return await observe_or_none(target, ref)
+    except TimeoutError:
+        return None
 
 
 class _Taken(Exception):

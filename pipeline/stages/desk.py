@@ -16,7 +16,7 @@ from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId, in
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
 from pipeline.domain.phase import RUNNING_PHASES, Criterion, Phase, graduation
-from pipeline.domain.plan import ManualAction, describe_action, operations
+from pipeline.domain.plan import ManualAction, Plan, describe_action, operations
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
@@ -27,7 +27,7 @@ from pipeline.stages.advance import advance, line, record, supersede
 from pipeline.stages.decide import Decider
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Diagnoser
-from pipeline.stages.investigate import Investigator, describe_dossier
+from pipeline.stages.investigate import LOOK_BACK_S, Investigator, describe_dossier
 from pipeline.stages.settings import LoopSettings
 
 MUTE_S = 3600.0
@@ -72,6 +72,8 @@ class Desk:
         clock: Clock,
         settings: LoopSettings,
         fallbacks: tuple[str, ...],
+        *,
+        command: str,
     ) -> None:
         self._store = store
         self._targets = targets
@@ -84,6 +86,7 @@ class Desk:
         self._clock = clock
         self._settings = settings
         self._fallbacks = fallbacks
+        self._command = command
 
     async def case(self, incident_id: IncidentId) -> Case | None:
         """Everything of one incident, now."""
@@ -168,9 +171,8 @@ class Desk:
         async with self._store.begin() as uow:
             await uow.control.kill(scope, reason, user)
             await self._switched(uow, f"kill switch on for {scope} by {user}: {reason}", user)
-        return (
-            f"🛑 Kill switch ON for *{scope}*: nothing is changed until it is released. `/sre resume {scope} <reason>`"
-        )
+        released_by = f"`{self._command} resume {scope} <reason>`"
+        return f"🛑 Kill switch ON for *{scope}*: nothing is changed until it is released. {released_by}"
 
     async def resume(self, scope: str, reason: str, user: SlackUserId) -> str:
         """Releases a switch; takes two people (configurable). Returns the sentence to show."""
@@ -183,7 +185,7 @@ class Desk:
             await self._switched(uow, f"kill switch for {scope}: {said} by {user}: {reason}", user)
         if released:
             return f"✅ Kill switch released for *{scope}*."
-        return f"Asked. A second person has to confirm within 15 minutes: `/sre resume {scope} <reason>`"
+        return f"Asked. A second person has to confirm within 15 minutes: `{self._command} resume {scope} <reason>`"
 
     async def set_phase(self, phase: str, reason: str, user: SlackUserId) -> str:
         """Raises PermanentError for an unknown phase or one that this version does not run."""
@@ -232,14 +234,24 @@ class Desk:
             await record(uow, incident_id, entries=[entry], redraw=False)
         return answer
 
-    async def investigate(self, service: str, user: SlackUserId) -> str:
-        """Evidence on a service as it stands now; opens no incident."""
+    async def investigate(self, service: str, user: SlackUserId, *, since_s: float = LOOK_BACK_S) -> str:
+        """Evidence on a service over the last ``since_s`` seconds; opens no incident."""
         await self._check_scope(service)
-        del user
         dossier = await self._investigator.gather(
-            ServiceName(service), (), await self._detector.bank(), self._clock.now()
+            ServiceName(service), (), await self._detector.bank(), self._clock.now(), look_back_s=since_s
         )
+        entry = TraceEntry(TraceKind.QUESTION, f"{user} investigated {service}", {"user": user, "service": service})
+        async with self._store.begin() as uow:
+            await uow.trace.add(SYSTEM, entry)
         return describe_dossier(dossier)
+
+    async def feedback(self, incident_id: IncidentId, user: SlackUserId, *, helpful: bool) -> str:
+        """Keeps a person's word on how the bot did; the trail is what is learnt from."""
+        word = "helpful" if helpful else "not helpful"
+        async with self._store.begin() as uow:
+            entry = TraceEntry(TraceKind.FEEDBACK, f"{word}, says {user}", {"user": user, "helpful": helpful})
+            await record(uow, incident_id, entries=[entry], redraw=False)
+        return f"Noted: {word}. Thank you."
 
     async def dry_run(self, incident_id: IncidentId) -> str:
         """What the plan would send to the target, without sending it."""
@@ -328,7 +340,17 @@ class Desk:
             await record(uow, incident.id)
 
     def _owned(self, case: Case) -> Case:
-        return dataclasses.replace(case, service_owner=self._catalogue[case.incident.service].owner)
+        owner = self._catalogue[case.incident.service].owner
+        return dataclasses.replace(case, service_owner=owner, by_hand=self._by_hand(case.plan))
+
+    def _by_hand(self, plan: Plan | None) -> str:
+        if plan is None:
+            return ""
+        if isinstance(plan.action, ManualAction):
+            return plan.action.command
+        if plan.target is None:
+            return ""
+        return self._targets.for_platform(plan.target.platform).command(plan.target, plan.action)
 
 
 def _ordered(what: str, user: SlackUserId) -> TraceEntry:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from pipeline.domain.anomaly import SEARCH_PHRASE
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.confidence import Confidence, evidence_volume
 from pipeline.domain.diagnosis import Diagnosis, Passage, check_claims
@@ -74,16 +75,16 @@ class Diagnoser:
     async def _question(
         self, case: Case, bank: BaselineBank
     ) -> tuple[Question, Dossier, list[TraceEntry], tuple[str, ...]]:
-        anomalies = [item.anomaly for item in case.anomalies]
         service = case.incident.service
+        own_first = sorted(case.anomalies, key=lambda item: item.anomaly.key.service != service)
+        anomalies = [item.anomaly for item in own_first]
         dossier = await self._investigator.gather(service, anomalies, bank, self._clock.now())
         passages, entry, notes = await self._retrieve(case)
         question = Question(service, anomalies, dossier.evidence, passages, dossier.facts)
         return question, dossier, [*dossier.entries, entry], notes
 
     async def _retrieve(self, case: Case) -> tuple[Sequence[Passage], TraceEntry, tuple[str, ...]]:
-        kinds = " ".join(sorted({item.anomaly.kind.value.replace("_", " ") for item in case.anomalies}))
-        query = f"{case.incident.service} {case.incident.title} {kinds}"
+        query = f"{case.incident.service}: {SEARCH_PHRASE[case.lead.kind]}"
         started = time.monotonic()
         try:
             passages = await self._knowledge.search(query, limit=PASSAGES)
@@ -143,7 +144,7 @@ def _checked(
         claims=kept,
         confidence=confidence,
         source=answer.source,
-        notes=(*notes, *dropped, *remarks),
+        notes=(*notes, *dropped),
     )
     entries = [
         TraceEntry(TraceKind.PROMPT, f"asked {answer.source}", answer.exchange),

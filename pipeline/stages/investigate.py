@@ -48,10 +48,16 @@ class Investigator:
         self._settings = settings
 
     async def gather(
-        self, service: ServiceName, anomalies: Sequence[Anomaly], bank: BaselineBank, now: datetime
+        self,
+        service: ServiceName,
+        anomalies: Sequence[Anomaly],
+        bank: BaselineBank,
+        now: datetime,
+        *,
+        look_back_s: float = LOOK_BACK_S,
     ) -> Dossier:
-        """The dossier of ``service`` as of ``now``."""
-        since = now - timedelta(seconds=LOOK_BACK_S)
+        """The dossier of ``service`` over the ``look_back_s`` seconds before ``now``."""
+        since = now - timedelta(seconds=look_back_s)
         started = time.monotonic()
         async with self._store.begin() as uow:
             graph = await uow.telemetry.graph(max_age_s=GRAPH_MAX_AGE_S)
@@ -67,6 +73,15 @@ class Investigator:
         for anomaly in anomalies:
             notes.anomaly(anomaly)
         self._signals(notes, service, window, bank)
+        grower, slope = _worst_slope(window, service)
+        if slope is not None:
+            notes.add(
+                "metric",
+                f"memory use of {grower} grows by {slope * 100:.1f} % of its limit a minute, over the last"
+                f" {look_back_s / 60:.0f} min",
+                f'deriv(memory_ratio{{service="{service}", instance="{grower}"}})',
+                grower,
+            )
         slow = self._callees(notes, callees, window, bank)
         _topology(notes, service, graph)
         if target is not None:
@@ -86,7 +101,7 @@ class Investigator:
                 for key, samples in window.items()
                 if key.service == service and key.signal is Signal.MEMORY_RATIO and samples
             },
-            memory_slope_per_min=_worst_slope(window, service),
+            memory_slope_per_min=slope,
             slow_callees=tuple(slow),
             replicas=target.replicas if target else None,
         )
@@ -226,20 +241,21 @@ def _ratio(window: Mapping[SeriesKey, Sequence[Sample]], bank: BaselineBank, key
     return samples[-1].value / expected.mean if expected.known and expected.mean > 0 else None
 
 
-def _worst_slope(window: Mapping[SeriesKey, Sequence[Sample]], service: ServiceName) -> float | None:
-    """Least-squares growth a minute over the last ten minutes, of the instance with the highest ratio."""
+def _worst_slope(window: Mapping[SeriesKey, Sequence[Sample]], service: ServiceName) -> tuple[str, float | None]:
+    """The instance with the highest memory ratio, and its least-squares growth a minute over ``LOOK_BACK_S``."""
     candidates = [
         samples
         for key, samples in window.items()
         if key.service == service and key.signal is Signal.MEMORY_RATIO and len(samples) >= 3
     ]
     if not candidates:
-        return None
+        return "", None
     worst = max(candidates, key=lambda samples: samples[-1].value)
     minutes = np.array([(sample.at - worst[0].at).total_seconds() / 60 for sample in worst])
     if minutes[-1] <= 0:
-        return None
-    return float(np.polyfit(minutes, np.array([sample.value for sample in worst]), 1)[0])
+        return "", None
+    slope = float(np.polyfit(minutes, np.array([sample.value for sample in worst]), 1)[0])
+    return worst[0].key.instance, slope
 
 
 def describe_dossier(dossier: Dossier) -> str:

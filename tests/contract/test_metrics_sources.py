@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -22,13 +23,13 @@ DAY_S = 86_400.0
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("world"))
-    slow_failures = Load(2.0, status="503", shares=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0))
+    slow_failures = Load(20.0, status="503", shares=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0))
     for n in (1, 2):
         world.start(
             "checkout",
             f"checkout-{n}",
             Metrics(
-                loads=[Load(18.0), slow_failures],
+                loads=[Load(180.0), slow_failures],
                 gauges={
                     "process_resident_memory_bytes": {(): 300e6},
                     "container_spec_memory_limit_bytes": {(): 400e6 if n == 1 else 0.0},
@@ -52,7 +53,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "payments",
         "payments-1",
         Metrics(
-            loads=[Load(10.0)],
+            loads=[Load(100.0)],
             gauges={
                 "container_memory_working_set_bytes": {(): 100e6},
                 "container_spec_memory_limit_bytes": {(): 400e6},
@@ -65,10 +66,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     )
     world.start("idle", "idle-1", Metrics(loads=[Load(0.0), Load(0.0, status="500")]))
     world.start("restarting", "restarting-1", Metrics(loads=[Load(50.0, restart_s=RESTART_S)]))
-    older = {"metric": "http_request_duration_seconds", "status_label": "status"}
-    world.start(
-        "older", "older-1", Metrics(loads=[Load(15.0, status="2xx", **older), Load(5.0, status="5xx", **older)])
-    )
+    older = partial(Load, metric="http_request_duration_seconds", status_label="status")
+    world.start("older", "older-1", Metrics(loads=[older(150.0, status="2xx"), older(50.0, status="5xx")]))
     world.start("page", "page-1", lambda: b"<!DOCTYPE html>\n<html><body>Welcome</body></html>")
     yield world
     world.stop()
@@ -119,10 +118,10 @@ def has(service: str, signal: Signal, instance: str = "") -> Callable[[Reading],
 async def test_traffic_errors_and_latency_are_of_the_service_over_its_instances(source: MetricsSource) -> None:
     def settled(reading: Reading) -> bool:
         traffic = value(reading, "checkout", Signal.TRAFFIC)
-        return traffic is not None and traffic == pytest.approx(40.0, rel=0.2)
+        ratio = value(reading, "checkout", Signal.ERROR_RATIO)
+        return traffic == pytest.approx(400.0, rel=0.2) and ratio == pytest.approx(0.1, abs=0.03)
 
     seen = await reading(source, settled)
-    assert value(seen, "checkout", Signal.ERROR_RATIO) == pytest.approx(0.1, abs=0.04)
     latency_s = value(seen, "checkout", Signal.LATENCY_P99)
     assert latency_s is not None
     assert 0.3 < latency_s <= 0.4
@@ -131,7 +130,9 @@ async def test_traffic_errors_and_latency_are_of_the_service_over_its_instances(
 
 async def test_a_first_look_at_old_counters_is_no_rate(source: MetricsSource) -> None:
     seen = await reading(source, has("payments", Signal.TRAFFIC))
-    assert value(seen, "payments", Signal.TRAFFIC) == pytest.approx(10.0, rel=0.9)
+    traffic = value(seen, "payments", Signal.TRAFFIC)
+    assert traffic is not None
+    assert 0.0 <= traffic < 1000.0
 
 
 async def test_no_failed_request_so_far_is_an_error_ratio_of_zero(source: MetricsSource) -> None:
@@ -147,21 +148,28 @@ async def test_no_requests_are_no_latency_and_no_error_ratio(source: MetricsSour
 
 
 async def test_older_names_of_metric_and_status_label_are_understood(source: MetricsSource) -> None:
-    seen = await reading(source, lambda seen: (value(seen, "older", Signal.ERROR_RATIO) or 0.0) > 0.15)
-    assert value(seen, "older", Signal.ERROR_RATIO) == pytest.approx(0.25, abs=0.1)
+    def settled(reading: Reading) -> bool:
+        traffic = value(reading, "older", Signal.TRAFFIC)
+        ratio = value(reading, "older", Signal.ERROR_RATIO)
+        return traffic == pytest.approx(200.0, rel=0.2) and ratio == pytest.approx(0.25, abs=0.05)
+
+    await reading(source, settled)
 
 
 async def test_counters_that_start_anew_again_and_again_give_no_wild_rates(source: MetricsSource) -> None:
-    await reading(source, has("restarting", Signal.TRAFFIC))
+    def settled(reading: Reading) -> bool:
+        return 10.0 < (value(reading, "restarting", Signal.TRAFFIC) or 0.0) < 65.0
+
+    await reading(source, settled)
     restarted_s = time.monotonic() + RESTART_S * 1.5
     while time.monotonic() < restarted_s:
         await asyncio.sleep(0.1)
         seen = await reading(source, has("restarting", Signal.TRAFFIC))
         traffic = value(seen, "restarting", Signal.TRAFFIC)
         assert traffic is not None
-        assert 0.0 <= traffic <= 75.0
-    latency_s = value(seen, "restarting", Signal.LATENCY_P99)
-    assert latency_s is None or 0.0 < latency_s <= 0.4
+        assert 0.0 <= traffic < 100.0
+        latency_s = value(seen, "restarting", Signal.LATENCY_P99)
+        assert latency_s is None or 0.0 < latency_s <= 0.4
 
 
 async def test_memory_is_a_share_of_the_limit_by_instance_and_nothing_without_a_limit(source: MetricsSource) -> None:

@@ -72,6 +72,7 @@ async def read(connection: Connection, incident_id: IncidentId) -> Case | None:
         verification=VERIFICATION.validate_python(row["verification"]) if row["verification"] else None,
         phase=Phase(row["phase"]),
         service_owner="",
+        by_hand="",
         generated_baseline=row["generated_baseline"],
         read_at=row["read_at"],
     )

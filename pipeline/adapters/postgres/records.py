@@ -48,7 +48,9 @@ PLAN_COLUMNS = (
     "id, incident_id, revision, action, target, generation, replicas_before, hash, state, approvals_needed,"
     " expected_effect, created_at, expires_at"
 )
-EXECUTION_COLUMNS = "id, plan_id, incident_id, kind, state, fence, target, started_at, waiting_since, applied_at, detail"
+EXECUTION_COLUMNS = (
+    "id, plan_id, incident_id, kind, state, fence, target, started_at, waiting_since, applied_at, detail"
+)
 
 
 def incident(row: Row) -> Incident:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from datetime import UTC, datetime
 from math import isfinite
@@ -93,7 +94,8 @@ class PrometheusSource:
         if bearer_token:
             self._headers["Authorization"] = f"Bearer {bearer_token}"
         elif basic_auth:
-            self._headers["Authorization"] = aiohttp.BasicAuth(*basic_auth).encode()
+            credentials = base64.b64encode(":".join(basic_auth).encode()).decode()
+            self._headers["Authorization"] = f"Basic {credentials}"
         self._timeout_s = timeout_s
         self._newest = NewestOnly()
         self._session: aiohttp.ClientSession | None = None

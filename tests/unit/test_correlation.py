@@ -1,0 +1,193 @@
+"""Folding anomalies into causes."""
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain.anomaly import KIND_OF, SYMPTOM_KINDS, Anomaly, AnomalyKind
+from pipeline.domain.correlation import Fold, correlate
+from pipeline.domain.ids import IncidentId, ServiceName
+from pipeline.domain.incident import FAMILY_OF, Incident, fingerprint
+from pipeline.domain.telemetry import CallEdge, SeriesKey, Signal
+from pipeline.domain.topology import DependencyGraph
+from tests.builders import CHECKOUT, INCIDENT, T0, WEB, after, make_anomaly, make_case, make_incident
+
+PAYMENTS = ServiceName("payments")
+LEDGER = ServiceName("ledger")
+MAILER = ServiceName("mailer")
+CHAIN = [(WEB, CHECKOUT), (CHECKOUT, PAYMENTS), (PAYMENTS, LEDGER)]
+SIGNAL_OF = {kind: signal for signal, kind in KIND_OF.items()}
+LATENCY = AnomalyKind.LATENCY
+ERRORS = AnomalyKind.ERROR_SURGE
+MEMORY = AnomalyKind.MEMORY_PRESSURE
+DISK = AnomalyKind.DISK_EXHAUSTION
+CERT = AnomalyKind.CERTIFICATE_EXPIRY
+
+
+def graph_of(pairs: list[tuple[ServiceName, ServiceName]]) -> DependencyGraph:
+    return DependencyGraph.of(CallEdge(caller, callee, 1.0) for caller, callee in pairs)
+
+
+GRAPH = graph_of([*CHAIN, (WEB, MAILER)])
+
+
+def trouble(service: ServiceName, kind: AnomalyKind = LATENCY) -> Anomaly:
+    own = kind in SYMPTOM_KINDS
+    return make_anomaly(SeriesKey(service, SIGNAL_OF[kind], "" if own else f"{service}-1"), kind=kind)
+
+
+def incident_at(service: ServiceName, family: str = "requests") -> Incident:
+    return make_incident(service=service, family=family)
+
+
+def places(folds: list[Fold]) -> dict[tuple[ServiceName, str], set[tuple[ServiceName, AnomalyKind]]]:
+    return {
+        (fold.service, fold.family): {(anomaly.key.service, anomaly.kind) for anomaly in fold.anomalies}
+        for fold in folds
+    }
+
+
+def test_nothing_is_nothing() -> None:
+    assert correlate([], GRAPH, [incident_at(WEB)]) == []
+
+
+def test_callers_fold_into_the_deepest_callee_in_whatever_order() -> None:
+    symptoms = [trouble(WEB), trouble(WEB, ERRORS), trouble(CHECKOUT), trouble(LEDGER)]
+    for order in permutations(symptoms):
+        (fold,) = correlate(order, GRAPH, [])
+        assert (fold.service, fold.family, fold.incident) == (LEDGER, "requests", None)
+        assert set(fold.anomalies) == set(symptoms)
+
+
+def test_over_hops_that_show_nothing_themselves() -> None:
+    assert places(correlate([trouble(WEB), trouble(LEDGER)], GRAPH, [])) == {
+        (LEDGER, "requests"): {(WEB, LATENCY), (LEDGER, LATENCY)}
+    }
+
+
+def test_without_a_graph_each_stays_where_it_is() -> None:
+    assert set(places(correlate([trouble(WEB), trouble(CHECKOUT)], graph_of([]), []))) == {
+        (WEB, "requests"),
+        (CHECKOUT, "requests"),
+    }
+
+
+def test_trouble_never_folds_downwards() -> None:
+    assert set(places(correlate([trouble(WEB, MEMORY), trouble(CHECKOUT)], GRAPH, []))) == {
+        (WEB, "memory"),
+        (CHECKOUT, "requests"),
+    }
+
+
+def test_memory_takes_its_own_and_its_callers_symptoms() -> None:
+    seen = [trouble(WEB), trouble(CHECKOUT), trouble(CHECKOUT, ERRORS), trouble(CHECKOUT, MEMORY)]
+    (fold,) = correlate(seen, GRAPH, [])
+    assert (fold.service, fold.family) == (CHECKOUT, "memory")
+    assert len(fold.anomalies) == 4
+
+
+def test_causes_stay_apart_and_at_home() -> None:
+    causes = [trouble(service, kind) for service in (WEB, CHECKOUT) for kind in (MEMORY, DISK, CERT)]
+    found = places(correlate([*causes, trouble(LEDGER)], GRAPH, []))
+    assert set(found) == {(one.key.service, FAMILY_OF[one.kind]) for one in causes} | {(LEDGER, "requests")}
+    assert all(len(members) == 1 for members in found.values())
+
+
+@pytest.mark.parametrize("kind", [DISK, CERT])
+def test_disk_and_certificate_draw_no_symptoms(kind: AnomalyKind) -> None:
+    assert len(correlate([trouble(CHECKOUT, kind), trouble(WEB), trouble(CHECKOUT)], GRAPH, [])) == 2
+    assert len(correlate([trouble(CHECKOUT, kind), trouble(CHECKOUT)], GRAPH, [])) == 2
+
+
+def test_two_unrelated_roots_stay_two() -> None:
+    shop = graph_of([(WEB, CHECKOUT), (MAILER, LEDGER)])
+    assert places(correlate([trouble(one) for one in (WEB, CHECKOUT, MAILER, LEDGER)], shop, [])) == {
+        (CHECKOUT, "requests"): {(WEB, LATENCY), (CHECKOUT, LATENCY)},
+        (LEDGER, "requests"): {(MAILER, LATENCY), (LEDGER, LATENCY)},
+    }
+
+
+def test_two_roots_below_one_caller_stay_two_and_the_caller_goes_to_one() -> None:
+    for order in permutations([trouble(WEB), trouble(LEDGER), trouble(MAILER)]):
+        assert places(correlate(order, GRAPH, [])) == {
+            (LEDGER, "requests"): {(WEB, LATENCY), (LEDGER, LATENCY)},
+            (MAILER, "requests"): {(MAILER, LATENCY)},
+        }
+
+
+def test_an_open_incident_takes_late_symptoms() -> None:
+    for symptom in (trouble(WEB), trouble(CHECKOUT, ERRORS), trouble(PAYMENTS)):
+        (fold,) = correlate([symptom], GRAPH, [incident_at(PAYMENTS)])
+        assert (fold.service, fold.incident) == (PAYMENTS, INCIDENT)
+    (fold,) = correlate([trouble(WEB)], GRAPH, [incident_at(CHECKOUT, "memory")])
+    assert (fold.family, fold.incident) == ("memory", INCIDENT)
+
+
+def test_an_open_incident_takes_nothing_of_another_cause() -> None:
+    (fold,) = correlate([trouble(PAYMENTS, MEMORY)], GRAPH, [incident_at(PAYMENTS)])
+    assert (fold.family, fold.incident) == ("memory", None)
+    (fold,) = correlate([trouble(WEB)], GRAPH, [incident_at(PAYMENTS, "disk")])
+    assert (fold.service, fold.incident) == (WEB, None)
+    (fold,) = correlate([trouble(LEDGER)], GRAPH, [incident_at(PAYMENTS)])
+    assert (fold.service, fold.incident) == (LEDGER, None)
+
+
+def test_each_fold_names_its_own_incident() -> None:
+    first, second = incident_at(LEDGER), make_incident(id=IncidentId(43), service=MAILER, family="memory")
+    found = correlate([trouble(LEDGER), trouble(MAILER, MEMORY), trouble(MAILER, DISK)], GRAPH, [first, second])
+    assert {(fold.family, fold.service): fold.incident for fold in found} == {
+        ("requests", LEDGER): 42,
+        ("memory", MAILER): 43,
+        ("disk", MAILER): None,
+    }
+
+
+SERVICES = [WEB, CHECKOUT, PAYMENTS, LEDGER, MAILER]
+ACYCLIC = st.sets(
+    st.sampled_from([(caller, callee) for at, caller in enumerate(SERVICES) for callee in SERVICES[at + 1 :]])
+)
+
+
+@given(
+    st.permutations([trouble(service, kind) for service in SERVICES for kind in AnomalyKind]),
+    st.integers(0, 10),
+    ACYCLIC,
+    st.randoms(use_true_random=False),
+)
+def test_every_anomaly_has_one_home_whatever_the_order(
+    pool: list[Anomaly], count: int, edges: set[tuple[ServiceName, ServiceName]], random: object
+) -> None:
+    graph = graph_of(sorted(edges))
+    anomalies = pool[:count]
+    folds = correlate(anomalies, graph, [])
+    assert sorted(map(id, (one for fold in folds for one in fold.anomalies))) == sorted(map(id, anomalies))
+    assert places(folds) == places(correlate(list(reversed(anomalies)), graph, []))
+    troubled = {one.key.service for one in anomalies}
+    for fold in folds:
+        assert fold.service in troubled, "no incident at a service that shows nothing"
+        for one in fold.anomalies:
+            assert fold.service == one.key.service or fold.service in graph.callees(one.key.service)
+            assert one.kind in SYMPTOM_KINDS or fold.family == FAMILY_OF[one.kind]
+
+
+def test_every_kind_has_a_family_and_a_fingerprint_tells_them_apart() -> None:
+    assert set(FAMILY_OF) == set(AnomalyKind)
+    assert FAMILY_OF[LATENCY] == FAMILY_OF[ERRORS]
+    names = {
+        fingerprint(environment, service, family)
+        for environment in ("prod", "demo")
+        for service in (WEB, CHECKOUT)
+        for family in set(FAMILY_OF.values())
+    }
+    assert len(names) == 2 * 2 * 4
+
+
+def test_the_lead_is_the_oldest_cause_of_the_incidents_own_service() -> None:
+    case = make_case()
+    assert case.lead.kind is MEMORY
+    symptom, cause = case.anomalies
+    late_cause = make_anomaly(cause.anomaly.key, started_at=after(60))
+    assert symptom.anomaly.started_at == T0
+    assert late_cause.kind in SYMPTOM_KINDS
