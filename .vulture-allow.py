@@ -1,0 +1,11 @@
+# What vulture cannot see being used, each with its reason.
+model_config  # pydantic reads it
+schema_version  # stored JSON says which form it has
+exit_code  # click reads it from the exception
+collect  # prometheus_client's collector protocol
+resultType  # a field of Prometheus' answer, which is validated whole
+max_replicas  # a field of the control API's answer, which is validated whole
+retries  # urllib3's retries are switched off through it in the Kubernetes client's configuration
+AUTONOMOUS, PREDICTIVE  # phases that people may ask for and are refused until they run
+op  # the discriminator of stored operations
+proxy  # slack_sdk reads it

@@ -19,8 +19,7 @@ import pipeline
 from bot.catalogue import load_catalogue
 from bot.config import Settings
 from bot.slack.client import identify, make_client
-from bot.wiring import open_bus, sources_of, targets_of
-from executors.targets.registry import Registry
+from bot.wiring import open_bus, registry_of, sources_of
 from migrations.runner import MigrationError, check
 from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError, TemporaryError
 
@@ -140,7 +139,7 @@ async def _targets(settings: Settings) -> list[Finding]:
     if not services:
         said = "no services listed (SRE_CATALOGUE): incidents are diagnosed, every action is left to people"
         return [Finding("catalogue", "note", said)]
-    registry = Registry(targets_of(settings))
+    registry = registry_of(settings)
     found: list[Finding] = []
     try:
         for service in services:

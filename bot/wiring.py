@@ -111,7 +111,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         sources = sources_of(settings)
         for source in sources:
             stack.push_async_callback(source.close)
-        targets = Registry(targets_of(settings))
+        targets = registry_of(settings)
         stack.push_async_callback(targets.close)
 
         retrieval, learn = _knowledge(settings, pool, report, fallbacks)
@@ -302,8 +302,8 @@ def sources_of(settings: Settings) -> list[MetricsSource]:
     return sources
 
 
-def targets_of(settings: Settings) -> dict[str, Target]:
-    """Every platform that is configured, by name. Raises ConfigurationError."""
+def registry_of(settings: Settings) -> Registry:
+    """Every platform that is configured. Raises ConfigurationError."""
     targets: dict[str, Target] = {}
     if settings.targets.local_url:
         targets["local_process"] = LocalProcessTarget(settings.targets.local_url)
@@ -317,7 +317,7 @@ def targets_of(settings: Settings) -> dict[str, Target]:
         inside = "KUBERNETES_SERVICE_HOST" in os.environ and not settings.targets.kubernetes_context
         configuration = in_cluster() if inside else from_kubeconfig(context=settings.targets.kubernetes_context or None)
         targets["kubernetes"] = KubernetesTarget(configuration, namespaces=settings.targets.kubernetes_namespaces)
-    return targets
+    return Registry(targets)
 
 
 def _knowledge(

@@ -51,6 +51,7 @@ async def run_headless(
         try:
             async with asyncio.timeout(limit_s):
                 await _bot_ready(first)
+                await _quiet(demo, world, say)
                 known = await _newest(demo)
                 say(f"fault {fault} on")
                 await world.set_fault(fault, True)
@@ -82,6 +83,24 @@ def _as_asked(report: Mapping[str, Any], decide: Decision) -> bool:
 
 async def _bot_ready(person: Person) -> None:
     await person.wait_for(lambda state: state["bot"]["connected"], BOT_READY_S)
+
+
+async def _quiet(demo: Demo, world: WorldClient, say: Callable[[str], None]) -> None:
+    """Ends what an earlier run left behind: its faults go off, and its incidents have to be over."""
+    for left in await world.faults():
+        if left.active:
+            say(f"fault {left.name} was left on by an earlier run and goes off")
+            await world.set_fault(left.name, False)
+    waiting = False
+    while True:
+        async with demo.store.begin() as uow:
+            left_open = await uow.incidents.open()
+        if not left_open:
+            return
+        if not waiting:
+            say(f"waiting for {', '.join(incident_label(incident.id) for incident in left_open)} of an earlier run")
+            waiting = True
+        await asyncio.sleep(POLL_S)
 
 
 async def _newest(demo: Demo) -> IncidentId:

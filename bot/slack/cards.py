@@ -116,9 +116,9 @@ def _cause(case: Case) -> list[Block]:
     claims = [claim for claim in diagnosis.claims if one_line(claim.text) != one_line(diagnosis.root_cause)]
     said = [claim for claim in diagnosis.claims if claim not in claims] or list(diagnosis.claims)
     title = "*Likely cause*"
-    lines = [f"{inline(diagnosis.root_cause, CAUSE_CHARS // 2 + 40)} {evidence_refs(said)}".rstrip()]
+    lines = [f"{inline(diagnosis.root_cause, CAUSE_CHARS // 2 + 40)} {evidence_refs(said, most=3)}".rstrip()]
     if claims:
-        lines.append(f"{inline(claims[0].text, CAUSE_CHARS // 2)} {evidence_refs(claims[:1])}")
+        lines.append(f"{inline(claims[0].text, CAUSE_CHARS // 2)} {evidence_refs(claims[:1], most=3)}")
     return [section("\n".join([title, *lines]))]
 
 

@@ -78,8 +78,9 @@ def _draw(case: Case, samples: Sequence[Sample], expectation: Expectation) -> by
         axes.set_title("times in UTC", loc="right", fontsize=12, color=_INK, pad=31)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
         axes.yaxis.set_major_locator(_few_ticks())
-        axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=6, tz=UTC))
-        axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M", tz=UTC))
+        axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=5, tz=UTC))
+        short = times[-1] - times[0] < timedelta(minutes=6)
+        axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S" if short else "%H:%M", tz=UTC))
         axes.tick_params(labelsize=14, colors=_INK, length=0)
         axes.grid(axis="y", color="#eceaec", linewidth=1)
         for side in ("top", "right", "left"):

@@ -34,10 +34,10 @@ def trend_in_words(case: Case) -> str:
     return one_line(", ".join(words))
 
 
-def evidence_refs(claims: Iterable[Claim]) -> str:
-    """``[E1][E3]`` of these claims, each once, in order."""
+def evidence_refs(claims: Iterable[Claim], *, most: int = 99) -> str:
+    """``[E1][E3]`` of these claims, each once, in order; the first ``most`` of them."""
     cited = dict.fromkeys(evidence_id for claim in claims for evidence_id in claim.evidence)
-    return "".join(f"[{inline(evidence_id, 12)}]" for evidence_id in cited)
+    return "".join(f"[{inline(evidence_id, 12)}]" for evidence_id in list(cited)[:most])
 
 
 def source_name(diagnosis: Diagnosis) -> str:

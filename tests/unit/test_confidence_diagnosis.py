@@ -49,7 +49,9 @@ def test_the_arithmetic_is_shown() -> None:
 
 
 @given(PART, PART, PART, PART)
-def test_the_score_stays_on_its_scale_and_the_author_alone_is_never_enough(a: float, b: float, c: float, d: float) -> None:
+def test_the_score_stays_on_its_scale_and_the_author_alone_is_never_enough(
+    a: float, b: float, c: float, d: float
+) -> None:
     assert 0 <= Confidence(a, b, c, d).score <= 1 + 1e-9
     assert Confidence(a, 0, 0, d).score < PROPOSE_FROM
 

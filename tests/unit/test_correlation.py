@@ -1,5 +1,6 @@
 """Folding anomalies into causes."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import strategies as st
 from pipeline.domain.anomaly import KIND_OF, SYMPTOM_KINDS, Anomaly, AnomalyKind
 from pipeline.domain.correlation import Fold, correlate
 from pipeline.domain.ids import IncidentId, ServiceName
-from pipeline.domain.incident import FAMILY_OF, Incident, fingerprint
-from pipeline.domain.telemetry import CallEdge, SeriesKey, Signal
+from pipeline.domain.incident import FAMILY_OF, Incident, StoredAnomaly, fingerprint
+from pipeline.domain.telemetry import CallEdge, SeriesKey
 from pipeline.domain.topology import DependencyGraph
-from tests.builders import CHECKOUT, INCIDENT, T0, WEB, after, make_anomaly, make_case, make_incident
+from tests.builders import CHECKOUT, INCIDENT, WEB, after, make_anomaly, make_case, make_incident
 
 PAYMENTS = ServiceName("payments")
 LEDGER = ServiceName("ledger")
@@ -24,6 +25,7 @@ ERRORS = AnomalyKind.ERROR_SURGE
 MEMORY = AnomalyKind.MEMORY_PRESSURE
 DISK = AnomalyKind.DISK_EXHAUSTION
 CERT = AnomalyKind.CERTIFICATE_EXPIRY
+CASE = make_case()
 
 
 def graph_of(pairs: list[tuple[ServiceName, ServiceName]]) -> DependencyGraph:
@@ -185,9 +187,11 @@ def test_every_kind_has_a_family_and_a_fingerprint_tells_them_apart() -> None:
 
 
 def test_the_lead_is_the_oldest_cause_of_the_incidents_own_service() -> None:
-    case = make_case()
-    assert case.lead.kind is MEMORY
-    symptom, cause = case.anomalies
-    late_cause = make_anomaly(cause.anomaly.key, started_at=after(60))
-    assert symptom.anomaly.started_at == T0
-    assert late_cause.kind in SYMPTOM_KINDS
+    def lead(*seen: Anomaly) -> Anomaly:
+        return replace(CASE, anomalies=tuple(StoredAnomaly(one, None) for one in seen)).lead
+
+    symptom, cause = trouble(CHECKOUT), replace(trouble(CHECKOUT, MEMORY), started_at=after(60))
+    later, elsewhere = replace(cause, started_at=after(90)), replace(trouble(WEB, MEMORY), started_at=after(-60))
+    assert lead(elsewhere, symptom, later, cause) == cause
+    assert lead(elsewhere, symptom) == symptom
+    assert lead(elsewhere) == elsewhere

@@ -187,9 +187,9 @@ def test_more_than_fifty_replicas_are_not_restarted_by_one_plan() -> None:
 
 def test_an_approved_action_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        scale().to_replicas = 400
+        setattr(scale(), "to_replicas", 400)  # noqa: B010 - mypy knows that it is read-only
     with pytest.raises(ValidationError, match="frozen"):
-        make_target().uid = "other"
+        setattr(make_target(), "uid", "other")  # noqa: B010 - mypy knows that it is read-only
 
 
 def test_physical_steps_are_one_a_replica_in_order_and_absolute() -> None:

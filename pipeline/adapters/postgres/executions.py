@@ -93,12 +93,13 @@ class PostgresExecutions:
         from_ = [state.value for state, targets in EXECUTION_TRANSITIONS.items() if to in targets]
         releases = to in (ExecutionState.READY, ExecutionState.UNKNOWN) or not EXECUTION_TRANSITIONS[to]
         moved = await self._connection.fetchval(
-            """UPDATE executions SET state = $3, detail = CASE WHEN $4 = '' THEN detail ELSE $4 END,
+            """UPDATE executions SET state = $3, detail = CASE WHEN $4 = '' AND $3 <> 'dispatched' THEN detail ELSE $4 END,
                       lease_until = CASE WHEN $5 THEN NULL ELSE lease_until END,
                       not_before = clock_timestamp() + make_interval(secs => $6),
                       applied_at = CASE WHEN $3 = 'applied' THEN clock_timestamp() ELSE applied_at END,
                       waiting_since = CASE WHEN $3 IN ('ready', 'unknown')
-                                           THEN coalesce(waiting_since, clock_timestamp()) END
+                                           THEN coalesce(waiting_since, clock_timestamp())
+                                           WHEN $3 = 'dispatched' THEN waiting_since END
                WHERE id = $1 AND fence = $2 AND state = ANY ($7::text[]) RETURNING true""",
             execution_id,
             fence,
@@ -141,7 +142,13 @@ class PostgresExecutions:
         return bool(written)
 
     async def step_applied(self, execution_id: ExecutionId, fence: int, step: int, detail: str) -> bool:
-        return await self._step(execution_id, fence, step, "applied", detail)
+        if not await self._step(execution_id, fence, step, "applied", detail):
+            return False
+        # Waiting ends here and not when a call goes out: one that is refused again and again would never end.
+        await self._connection.execute(
+            "UPDATE executions SET waiting_since = NULL WHERE id = $1 AND fence = $2", execution_id, fence
+        )
+        return True
 
     async def step_failed(self, execution_id: ExecutionId, fence: int, step: int, detail: str) -> bool:
         return await self._step(execution_id, fence, step, "failed", detail)

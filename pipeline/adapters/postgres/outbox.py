@@ -23,9 +23,12 @@ class PostgresOutbox:
         self._connection = connection
 
     async def add(self, incident_id: IncidentId | None, notice: CardNotice | ThreadNotice | BusNotice) -> None:
+        # The update changes nothing but holds the waiting card until this transaction ends: drawn earlier, it would show
+        # the state before it, and no other card would follow.
         await self._connection.execute(
             """INSERT INTO outbox (incident_id, payload) VALUES ($1, $2)
-               ON CONFLICT (incident_id) WHERE state = 'pending' AND kind = 'card' AND attempts = 0 DO NOTHING""",
+               ON CONFLICT (incident_id) WHERE state = 'pending' AND kind = 'card' AND attempts = 0
+               DO UPDATE SET available_at = outbox.available_at""",
             incident_id,
             notice.model_dump(mode="json"),
         )
@@ -98,7 +101,10 @@ class PostgresOutbox:
 
     async def dead(self, outbox_id: OutboxId, error: str) -> None:
         await self._connection.execute(
-            "UPDATE outbox SET state = 'dead', lease_until = NULL, error = $2 WHERE id = $1", outbox_id, error[:500]
+            """UPDATE outbox SET state = 'dead', lease_until = NULL, error = $2
+               WHERE id = $1 AND state = 'pending'""",
+            outbox_id,
+            error[:500],
         )
 
     async def counts(self) -> Mapping[str, int]:

@@ -20,6 +20,8 @@ class PostgresTelemetry:
         self._connection = connection
 
     async def save_samples(self, samples: Sequence[Sample]) -> None:
+        # One statement may write a row once only, and a source may show one series under two of its own labels.
+        samples = list({(sample.key, sample.at): sample for sample in samples}.values())
         await self._connection.execute(
             """INSERT INTO samples (service, signal, instance, at, value)
                SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::float8[])
@@ -45,6 +47,7 @@ class PostgresTelemetry:
         return _by_series(rows)
 
     async def save_edges(self, edges: Sequence[CallEdge], at: datetime) -> None:
+        edges = list({(edge.caller, edge.callee): edge for edge in edges}.values())
         await self._connection.execute(
             """INSERT INTO edges (caller, callee, calls_per_s, last_seen_at)
                SELECT caller, callee, rate, $4

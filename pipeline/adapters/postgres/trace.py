@@ -41,14 +41,20 @@ class PostgresTrace:
                           row_number() OVER (ORDER BY seq) AS expected_seq,
                           lag(hash, 1, '') OVER (ORDER BY seq) AS expected_previous
                    FROM trace WHERE incident_id = $1
+               ), tail AS (
+                   SELECT count(*) > 0 AS present, coalesce(max(seq), 0) AS seq,
+                          coalesce((SELECT hash FROM chain ORDER BY seq DESC LIMIT 1), '') AS hash
+                   FROM chain
                )
                SELECT min(seq) FROM (
                    SELECT seq FROM chain
                    WHERE hash <> computed OR seq <> expected_seq OR previous <> expected_previous
                    UNION ALL
-                   SELECT head.seq FROM trace_heads head
-                   WHERE head.incident_id = $1 AND head.hash IS DISTINCT FROM
-                         coalesce((SELECT hash FROM chain ORDER BY seq DESC LIMIT 1), '')
+                   SELECT CASE WHEN head.seq = tail.seq THEN tail.seq
+                               ELSE least(head.seq, tail.seq) + 1 END
+                   FROM tail LEFT JOIN trace_heads head ON head.incident_id = $1
+                   WHERE (tail.present OR head.seq IS NOT NULL)
+                     AND (head.seq IS DISTINCT FROM tail.seq OR head.hash IS DISTINCT FROM tail.hash)
                ) AS broken""",
             incident_id,
         )

@@ -1,0 +1,69 @@
+"""The command line's headless run, as a script would use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(400)
+
+FIELDS = {
+    "incident",
+    "severity",
+    "fault",
+    "detected_after_s",
+    "diagnosis",
+    "plan",
+    "decision",
+    "execution",
+    "verification",
+    "incident_state",
+    "card",
+    "trace_events",
+}
+
+
+def headless(*arguments: str) -> tuple[int, dict[str, Any]]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SRE_", "ANTHROPIC_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "demo", "--headless", "--json", "--limit", "300", *arguments],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_slow_is_scaled_up_and_recovers() -> None:
+    code, report = headless("--fault", "slow", "--decide", "approve")
+    assert code == 0, report
+    assert set(report) >= FIELDS
+    assert report["plan"]["action"] == {"kind": "scale", "from_replicas": 2, "to_replicas": 4}
+    assert report["decision"] == "approved"
+    assert report["execution"] == {"state": "verified", "physical_changes": 1}
+    verification = report["verification"]
+    assert verification["verdict"] == "recovered"
+    assert verification["unit"] == "s"
+    assert verification["after"] < verification["before"] / 2
+    assert report["incident_state"] == "resolved"
+    assert "recovered in" in json.dumps(report["card"])
+    assert report["trace_events"] > 15
+    known = {item["id"] for item in report["diagnosis"]["evidence"]}
+    assert known
+    assert 0.7 <= report["diagnosis"]["confidence"] <= 1
+
+
+def test_rejected_changes_nothing() -> None:
+    code, report = headless("--fault", "memory-leak", "--decide", "reject")
+    assert code == 0, report
+    assert report["decision"] == "rejected"
+    assert report["execution"] == {"state": None, "physical_changes": 0}
+    assert report["incident_state"] == "escalated"
+    assert "rejected by" in json.dumps(report["card"])
