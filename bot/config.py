@@ -89,6 +89,12 @@ class TelemetrySettings(_Group):
     prometheus_tenant: Annotated[
         str, Variable("PROMETHEUS_TENANT", "text", "X-Scope-OrgID header, for Mimir, Cortex or Thanos")
     ] = ""
+    prometheus_service_label: Annotated[
+        str, Variable("PROMETHEUS_SERVICE_LABEL", "label", "the label that names the service")
+    ] = "service"
+    prometheus_instance_label: Annotated[
+        str, Variable("PROMETHEUS_INSTANCE_LABEL", "label", "the label that names the replica, such as pod")
+    ] = "instance"
     interval_s: Annotated[Positive, Variable("SRE_INTERVAL_S", "seconds", "how often telemetry is read")] = 15.0
     window_s: Annotated[
         Positive, Variable("SRE_RATE_WINDOW_S", "seconds", "the window over which rates and quantiles are taken")

@@ -292,6 +292,8 @@ def sources_of(settings: Settings) -> list[MetricsSource]:
         sources.append(
             PrometheusSource(
                 telemetry.prometheus_url,
+                service_label=telemetry.prometheus_service_label,
+                instance_label=telemetry.prometheus_instance_label,
                 window=f"{max(int(telemetry.window_s), 1)}s",
                 bearer_token=_plain(telemetry.prometheus_token) or None,
                 tenant=telemetry.prometheus_tenant or None,

@@ -61,14 +61,15 @@ class Ledger:
     async def step_not_applied(self, execution: Execution, step: Step, detail: str) -> None:
         """Proven: the target refused or never got it. The step may be tried again."""
         async with self._store.begin() as uow:
-            await uow.executions.step_pending(execution.id, execution.fence, step.number, detail)
-            await self._note(uow, execution, f"step {step.number} not applied: {detail}", step=step.number)
+            if await uow.executions.step_pending(execution.id, execution.fence, step.number, detail):
+                await self._note(uow, execution, f"step {step.number} not applied: {detail}", step=step.number)
 
     async def step_refused(self, execution: Execution, step: Step, detail: str) -> None:
-        """The target will never take it; the execution ends here."""
+        """The target will never take it; the execution ends here, in one transaction: a failed step is never retried."""
         async with self._store.begin() as uow:
             await uow.executions.step_failed(execution.id, execution.fence, step.number, detail)
-        await self.failed(execution, f"step {step.number} refused by the target: {detail}", blocked=False)
+            reason = f"step {step.number} refused by the target: {detail}"
+            await self._end(uow, execution, ExecutionState.FAILED, reason, blocked=False)
 
     async def done(self, execution: Execution) -> None:
         """All steps stand: on to verification, or to a person after a rollback."""
@@ -89,58 +90,65 @@ class Ledger:
 
     async def failed(self, execution: Execution, reason: str, *, blocked: bool) -> None:
         """Ends the execution where it stands, says how much was changed, and calls a person."""
-        await self._end(execution, ExecutionState.FAILED, reason, blocked=blocked)
+        async with self._store.begin() as uow:
+            await self._end(uow, execution, ExecutionState.FAILED, reason, blocked=blocked)
 
     async def needs_human(self, execution: Execution, reason: str) -> None:
         """Nobody can tell what happened at the target: a person decides."""
-        await self._end(execution, ExecutionState.NEEDS_HUMAN, reason, blocked=False)
+        async with self._store.begin() as uow:
+            await self._end(uow, execution, ExecutionState.NEEDS_HUMAN, reason, blocked=False)
 
     async def unknown(self, execution: Execution, reason: str) -> None:
         """A call went out and its answer was lost; recovery looks the target up."""
         async with self._store.begin() as uow:
-            await uow.executions.move(
+            if await uow.executions.move(
                 execution.id, execution.fence, ExecutionState.UNKNOWN, detail=reason, delay_s=RETRY_S
-            )
-            await self._note(uow, execution, f"outcome unknown: {reason}")
+            ):
+                await self._note(uow, execution, f"outcome unknown: {reason}")
 
     async def ready_again(self, execution: Execution, reason: str) -> None:
         """Nothing is in flight: back to ready, or given up when it waited longer than ``PATIENCE_S``."""
-        if self.waited_s(execution) > PATIENCE_S:
-            await self.failed(execution, f"given up after {PATIENCE_S:.0f} s: {reason}", blocked=False)
-            return
         async with self._store.begin() as uow:
+            # From dispatched, the way back to ready leads over unknown; from elsewhere the first move changes nothing.
             await uow.executions.move(execution.id, execution.fence, ExecutionState.UNKNOWN)
-            await uow.executions.move(
+            if not await uow.executions.move(
                 execution.id, execution.fence, ExecutionState.READY, detail=reason, delay_s=RETRY_S
-            )
-            await self._note(uow, execution, f"waiting: {reason}")
-
-    async def _end(self, execution: Execution, state: ExecutionState, reason: str, *, blocked: bool) -> None:
-        async with self._store.begin() as uow:
-            if not await uow.executions.move(execution.id, execution.fence, state, detail=reason):
+            ):
                 return
             current = await uow.executions.get(execution.id)
-            done = current.physical_changes if current else 0
-            if blocked and done == 0 and execution.kind == "apply":
-                await uow.plans.move(execution.plan_id, PlanState.APPROVED, PlanState.BLOCKED)
-            if state is ExecutionState.NEEDS_HUMAN:
-                changed = "it is not known whether it took effect"
-            elif done == 0:
-                changed = "nothing was changed"
+            if current is not None and self.waited_s(current) > PATIENCE_S:
+                given_up = f"given up after {PATIENCE_S:.0f} s: {reason}"
+                await self._end(uow, execution, ExecutionState.FAILED, given_up, blocked=False)
             else:
-                changed = f"{done} of {len(execution.steps)} steps stand"
-            incident = await uow.incidents.get(execution.incident_id)
-            if incident is None or incident.state is not IncidentState.MITIGATING:
-                return
-            outcome = f"{reason}; {changed}"
-            await advance(
-                uow,
-                incident,
-                IncidentState.ESCALATED,
-                outcome=outcome,
-                entries=[TraceEntry(TraceKind.EXECUTION, outcome, {"execution": execution.id, "state": state.value})],
-                notices=[line(f"🛑 {execution.kind} ended: {outcome}")],
-            )
+                await self._note(uow, execution, f"waiting: {reason}")
+
+    async def _end(
+        self, uow: UnitOfWork, execution: Execution, state: ExecutionState, reason: str, *, blocked: bool
+    ) -> None:
+        if not await uow.executions.move(execution.id, execution.fence, state, detail=reason):
+            return
+        current = await uow.executions.get(execution.id)
+        done = current.physical_changes if current else 0
+        if blocked and done == 0 and execution.kind == "apply":
+            await uow.plans.move(execution.plan_id, PlanState.APPROVED, PlanState.BLOCKED)
+        if state is ExecutionState.NEEDS_HUMAN:
+            changed = "it is not known whether it took effect"
+        elif done == 0:
+            changed = "nothing was changed"
+        else:
+            changed = f"{done} of {len(execution.steps)} steps stand"
+        incident = await uow.incidents.get(execution.incident_id)
+        if incident is None or incident.state is not IncidentState.MITIGATING:
+            return
+        outcome = f"{reason}; {changed}"
+        await advance(
+            uow,
+            incident,
+            IncidentState.ESCALATED,
+            outcome=outcome,
+            entries=[TraceEntry(TraceKind.EXECUTION, outcome, {"execution": execution.id, "state": state.value})],
+            notices=[line(f"🛑 {execution.kind} ended: {outcome}")],
+        )
 
     async def _note(self, uow: UnitOfWork, execution: Execution, summary: str, **data: str | int) -> None:
         entry = TraceEntry(TraceKind.EXECUTION, summary, {"execution": execution.id, **data})

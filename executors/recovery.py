@@ -9,7 +9,7 @@ from pipeline.domain.execution import Execution, Finding, Step, StepState
 from pipeline.domain.lifecycle import ExecutionState
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.store import Store
-from pipeline.ports.targets import Target, Targets
+from pipeline.ports.targets import Targets
 from pipeline.stages.advance import record
 from pipeline.stages.settings import LoopSettings
 
@@ -51,9 +51,8 @@ class Recovery:
         return True
 
     async def _settle(self, execution: Execution) -> None:
-        target = self._targets.for_platform(execution.target.platform)
         for step in execution.steps:
-            if step.state is StepState.DISPATCHED and not await self._look_up(execution, target, step):
+            if step.state is StepState.DISPATCHED and not await self._look_up(execution, step):
                 return
         async with self._store.begin() as uow:
             current = await uow.executions.get(execution.id)
@@ -64,12 +63,13 @@ class Recovery:
         else:
             await self._ledger.ready_again(execution, "what was sent is accounted for; going on with the rest")
 
-    async def _look_up(self, execution: Execution, target: Target, step: Step) -> bool:
+    async def _look_up(self, execution: Execution, step: Step) -> bool:
         """Settles one dispatched step. False when it stays open."""
         async with self._store.begin() as uow:
             intent = await uow.executions.intent(execution.id, step.number)
         reason = "the target cannot tell"
         try:
+            target = self._targets.for_platform(execution.target.platform)
             finding = await target.find(execution.target, step.operation, intent)
         except (TemporaryError, PermanentError) as error:
             finding, reason = Finding.UNKNOWN, str(error)

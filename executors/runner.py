@@ -74,7 +74,11 @@ class Runner:
         return kept_alive(renew, lease_s=self._settings.lease_s)
 
     async def _carry_out(self, execution: Execution) -> None:
-        job = await self._job(execution)
+        try:
+            job = await self._job(execution)
+        except PermanentError as error:
+            await self._ledger.failed(execution, str(error), blocked=False)
+            return
         if job is None:
             await self._ledger.failed(execution, "the plan behind this execution is gone", blocked=False)
             return
@@ -102,6 +106,7 @@ class Runner:
                 await self._release(lock)
 
     async def _job(self, execution: Execution) -> _Job | None:
+        """Raises PermanentError when the target's platform is not set up (any more)."""
         async with self._store.begin() as uow:
             plan = await uow.plans.get(execution.plan_id)
             case = await uow.incidents.case(execution.incident_id)
@@ -139,13 +144,19 @@ class Runner:
                 resource, holder=f"sre-bot {self._worker}", ttl_s=self._settings.settle_timeout_s
             )
             if lock is None:
-                return None, await self._locks.holder(resource) or "an agent that has just let go"
+                return None, await self._holder(resource)
             said = f"lock on {resource} taken, fence {lock.fence}"
         except TemporaryError as error:
             said = f"lock service away, going on by the database's fence alone: {error}"
         async with self._store.begin() as uow:
             await record(uow, execution.incident_id, entries=[TraceEntry(TraceKind.LOCK, said, {})], redraw=False)
         return lock, ""
+
+    async def _holder(self, resource: str) -> str:
+        try:
+            return await self._locks.holder(resource) or "an agent that has just let go"
+        except TemporaryError:
+            return "an agent that cannot be asked for now"  # it is held all the same
 
     async def _release(self, lock: Lock) -> None:
         try:

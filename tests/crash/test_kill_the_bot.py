@@ -104,8 +104,8 @@ async def ends_recovered(store: PostgresStore, person: Person, case: Case, ts: s
         return any(one["ts"] == ts and "recovered in" in str(one["blocks"]) for one in messages)
 
     await person.wait_for(shown, LONG_S)
-    roots = [one for one in await person.messages(CHANNEL) if f"INC-{case.incident.id}" in str(one.get("blocks"))]
-    assert len([one for one in roots if not one.get("thread_ts") or one["thread_ts"] == one["ts"]]) == 1
+    roots = [one for one in await person.messages(CHANNEL) if one.get("thread_ts", one["ts"]) == one["ts"]]
+    assert len([one for one in roots if f"INC-{case.incident.id}" in str(one.get("blocks"))]) == 1
     async with store.begin() as uow:
         assert await uow.trace.first_broken(case.incident.id) is None
 
@@ -165,7 +165,8 @@ async def test_before_the_card_is_posted(demo: WholeDemo) -> None:
         def cards(state: dict[str, object]) -> list[object]:
             messages = state["messages"][CHANNEL]  # type: ignore[index]
             label = f"INC-{case.incident.id}"
-            return [one for one in messages if label in str(one.get("blocks")) and not one.get("thread_ts")]
+            roots = [one for one in messages if one.get("thread_ts", one["ts"]) == one["ts"]]
+            return [one for one in roots if label in str(one.get("blocks"))]
 
         found = await person.wait_for(cards, LONG_S)
         assert len(found) == 1
