@@ -9,3 +9,6 @@ retries  # urllib3's retries are switched off through it in the Kubernetes clien
 AUTONOMOUS, PREDICTIVE  # phases that people may ask for and are refused until they run
 op  # the discriminator of stored operations
 proxy  # slack_sdk reads it
+click_in_view, close_view  # what a person can do at the page; the tests of the local Slack do it
+memory_bytes, memory_limit_bytes  # fields of the control API's answer, which the page shows
+OPEN_EXECUTION_STATES  # what an index of migration 0001 says too; a test compares the two

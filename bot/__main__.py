@@ -226,10 +226,18 @@ def _settings() -> Settings:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
-        with suppress(KeyboardInterrupt):
-            return asyncio.run(work)
+        with suppress(KeyboardInterrupt, asyncio.CancelledError):
+            return asyncio.run(_stoppable(work))
     except (SreBotError, WorldError) as error:
         raise _Failure(str(error)) from None
+
+
+async def _stoppable(work: Coroutine[Any, Any, Any]) -> Any:
+    """SIGTERM ends ``work`` as Ctrl-C does: what was started is stopped."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
 
 
 def _say(text: str) -> None:

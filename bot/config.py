@@ -150,6 +150,9 @@ class ModelSettings(_Group):
     deadline_s: Annotated[
         Positive, Variable("SRE_MODEL_DEADLINE_S", "seconds", "a diagnosis as a whole; then the rules engine answers")
     ] = 45.0
+    runbooks: Annotated[
+        Path | None, Variable("SRE_RUNBOOKS", "path", "a folder of your own runbooks, beside those that are shipped")
+    ] = None
     embedder: Annotated[
         str, Variable("SRE_EMBEDDER", "model name or folder", "embeds runbooks; empty: the packaged all-MiniLM-L6-v2")
     ] = ""

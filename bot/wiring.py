@@ -38,7 +38,7 @@ from executors.targets.registry import Registry
 from knowledge_base.adapters.embedder import DEFAULT_MODEL as DEFAULT_EMBEDDER
 from knowledge_base.adapters.embedder import SentenceEmbedder
 from knowledge_base.adapters.pgvector_store import PgVectorStore, PostgresDocuments
-from knowledge_base.ingest import ingest_packaged
+from knowledge_base.ingest import ingest_folder, ingest_packaged
 from knowledge_base.retrieval import Retrieval
 from migrations.runner import MigrationError, MigrationReport, migrate
 from pipeline.adapters.llm.anthropic import DEFAULT_BASE_URL, AnthropicDiagnostician
@@ -337,10 +337,15 @@ def _knowledge(
         vectors = PgVectorStore(pool)
 
     async def learn() -> None:
-        done = await ingest_packaged(documents, embedder=embedder, vectors=vectors)
-        log.info("runbooks: %d new, %d changed, %d embedded", len(done.added), len(done.changed), done.embedded)
-        if done.embedding_note:
-            log.warning("runbooks: %s", done.embedding_note)
+        reports = [await ingest_packaged(documents, embedder=embedder, vectors=vectors)]
+        if settings.model.runbooks is not None:
+            reports.append(await ingest_folder(settings.model.runbooks, documents, embedder=embedder, vectors=vectors))
+        for done in reports:
+            figures = (len(done.added), len(done.changed), done.unchanged, done.embedded)
+            log.info("runbooks: %d new, %d changed, %d as before, %d passages embedded", *figures)
+            for trouble in (*done.failed, done.embedding_note):
+                if trouble:
+                    log.warning("runbooks: %s", trouble)
 
     return Retrieval(documents, embedder=embedder, vectors=vectors), learn
 

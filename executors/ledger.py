@@ -65,7 +65,7 @@ class Ledger:
                 await self._note(uow, execution, f"step {step.number} not applied: {detail}", step=step.number)
 
     async def step_refused(self, execution: Execution, step: Step, detail: str) -> None:
-        """The target will never take it; the execution ends here, in one transaction: a failed step is never retried."""
+        """The target will never take it: the step and the execution end in one transaction."""
         async with self._store.begin() as uow:
             await uow.executions.step_failed(execution.id, execution.fence, step.number, detail)
             reason = f"step {step.number} refused by the target: {detail}"

@@ -1,4 +1,4 @@
-"""Runner and recovery on the real store, a Kubernetes API server and Redis, with a target that can be stopped in mid-call."""
+"""Runner and recovery on the real store, a Kubernetes API server and Redis; the target can be stopped in mid-call."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Moment = Callable[[], Awaitable[None]]
 
 
 class Stoppable(Target):
-    """A target that does something at a moment of a call: before ``observe``, ``apply``, ``find`` or when ``applied``."""
+    """A target to which something happens before ``observe``, ``apply`` or ``find``, or once it has ``applied``."""
 
     def __init__(self, inner: Target) -> None:
         self._inner = inner

@@ -150,7 +150,9 @@ async def claimed(store: PostgresStore, *, worker: str = "one", lease_s: float =
 
 async def lapse(sql: Connection, table: str) -> None:
     """Every lease of ``table`` (``incidents``, ``executions`` or ``outbox``) ran out a second ago."""
-    await sql.execute(f"UPDATE {table} SET lease_until = clock_timestamp() - interval '1 s' WHERE lease_until IS NOT NULL")
+    await sql.execute(
+        f"UPDATE {table} SET lease_until = clock_timestamp() - interval '1 s' WHERE lease_until IS NOT NULL"
+    )
 
 
 async def fall_due(sql: Connection) -> None:

@@ -250,6 +250,7 @@ def _add_diagnosis(report: dict[str, Any], case: Case) -> None:
         action = case.plan.action
         report["plan"] = {
             "action": action.model_dump(mode="json"),
+            "proposed_at": case.plan.created_at.isoformat(),
             "target": case.plan.target.model_dump(mode="json") if case.plan.target else None,
             "guardrails": [
                 {"rule": one.rule, "allowed": one.allowed, "reason": one.reason} for one in case.guardrails.answers
@@ -262,6 +263,15 @@ def _add_diagnosis(report: dict[str, Any], case: Case) -> None:
 def _add_execution(report: dict[str, Any], case: Case) -> None:
     if case.execution is not None:
         report["execution"]["state"] = case.execution.state.value
+        report["execution"]["steps"] = [
+            {
+                "operation": step.operation.model_dump(mode="json"),
+                "state": step.state.value,
+                "dispatched_at": step.dispatched_at.isoformat() if step.dispatched_at else None,
+                "applied_at": step.applied_at.isoformat() if step.applied_at else None,
+            }
+            for step in case.execution.steps
+        ]
     if case.verification is not None:
         report["verification"] = {
             "verdict": case.verification.verdict.value,

@@ -82,12 +82,6 @@ async def running_demo(
         say("starting the sample services: web → checkout → payments, and a worker")
         world, world_url = await start_world(data_dir, environ)
         stack.push_async_callback(world.stop)
-        targets_file = data_dir / "world" / "targets.json"
-        source = parts.scrape(targets_file)
-        stack.push_async_callback(source.close)
-        series = await warm_up(source, store, window_s=RATE_WINDOW_S, say=say)
-        if series:
-            say(f"baselines of {series} series have a generated history (cards say so)")
         tokens = {
             "SLACK_BOT_TOKEN": f"xoxb-local-{secrets.token_hex(8)}",
             "SLACK_APP_TOKEN": f"xapp-local-{secrets.token_hex(8)}",
@@ -95,6 +89,12 @@ async def running_demo(
         }
         slack = await _start_slack(data_dir, tokens, world_url, port)
         stack.push_async_callback(slack.stop)
+        targets_file = data_dir / "world" / "targets.json"
+        source = parts.scrape(targets_file)
+        stack.push_async_callback(source.close)
+        series = await warm_up(source, store, window_s=RATE_WINDOW_S, say=say)
+        if series:
+            say(f"baselines of {series} series have a generated history (cards say so)")
         bot_environ = {
             **TUNING,
             **environ,

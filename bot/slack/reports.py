@@ -18,9 +18,10 @@ from pipeline.stages.desk import PhaseReport, Status
 def incident_line(incident: Incident) -> str:
     """One incident on one line, with how it ended where it did."""
     outcome = f": {sentence(incident.outcome)}" if incident.outcome else ""
+    since = "" if incident.over else f" · so since {clock(incident.state_since)}"
     return (
         f"*{incident_label(incident.id)}* {incident_word(incident)} · {incident.severity} ·"
-        f" {inline(incident.service, 80)} · {inline(incident.title, 150)} · {day_and_time(incident.opened_at)}{outcome}"
+        f" {inline(incident.service, 80)} · {inline(incident.title, 150)} · {day_and_time(incident.opened_at)}{since}{outcome}"
     )
 
 

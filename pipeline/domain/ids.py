@@ -4,15 +4,12 @@ from typing import NewType
 
 IncidentId = NewType("IncidentId", int)
 """Row id of an incident; shown to people as ``INC-<id>``."""
-AnomalyId = NewType("AnomalyId", int)
 PlanId = NewType("PlanId", int)
 ExecutionId = NewType("ExecutionId", int)
 OutboxId = NewType("OutboxId", int)
 EvidenceId = NewType("EvidenceId", str)
 """Short id of a piece of evidence inside one incident: ``E1``, ``E2``, … as cited on the card."""
 ServiceName = NewType("ServiceName", str)
-TargetUid = NewType("TargetUid", str)
-"""The platform's own unique id of a workload. A recreated workload of the same name has another one."""
 SlackUserId = NewType("SlackUserId", str)
 
 

@@ -9,6 +9,7 @@ from pipeline.domain.anomaly import SYMPTOM_KINDS, DetectionResult, DetectionSet
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.correlation import Fold, correlate
+from pipeline.domain.ids import IncidentId
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
@@ -48,7 +49,7 @@ class Correlator:
         self, uow: UnitOfWork, fold: Fold, graph: DependencyGraph, bank: BaselineBank, now: datetime
     ) -> int:
         incident_id = fold.incident
-        opened = 0
+        opened, grown = 0, False
         if incident_id is None:
             severity = await self._severity(uow, fold, graph, bank, now)
             incident = await uow.incidents.create(
@@ -68,11 +69,7 @@ class Correlator:
                 incident_id,
                 entries=[
                     TraceEntry(TraceKind.DETECTED, incident.title, {"family": fold.family, "service": fold.service}),
-                    TraceEntry(
-                        TraceKind.SEVERITY,
-                        f"{severity.severity}: {severity.arithmetic()}",
-                        {"score": severity.score, "parts": dict(severity.parts)},
-                    ),
+                    _severity_entry(severity),
                 ],
             )
         for anomaly in fold.anomalies:
@@ -84,7 +81,25 @@ class Correlator:
                     {"kind": anomaly.kind.value, "service": anomaly.key.service, "instance": anomaly.key.instance},
                 )
                 await record(uow, incident_id, entries=[entry], redraw=not opened)
+                grown = not opened
+        if grown:
+            await self._judge_again(uow, incident_id, graph, bank, now)
         return opened
+
+    async def _judge_again(
+        self, uow: UnitOfWork, incident_id: IncidentId, graph: DependencyGraph, bank: BaselineBank, now: datetime
+    ) -> None:
+        """New symptoms may make an incident worse. With a plan on the table its severity stays: people judge by it."""
+        case = await uow.incidents.case(incident_id)
+        if case is None or case.severity is None or case.plan is not None:
+            return
+        window = await uow.telemetry.window(now - timedelta(seconds=self._settings.window_s))
+        anomalies = [item.anomaly for item in case.anomalies]
+        severity = triage(case.incident.service, anomalies, window, bank, self._catalogue, graph)
+        if severity.score <= case.severity.score:
+            return
+        await uow.incidents.save_severity(incident_id, severity)
+        await record(uow, incident_id, entries=[_severity_entry(severity)])
 
     async def _severity(
         self, uow: UnitOfWork, fold: Fold, graph: DependencyGraph, bank: BaselineBank, now: datetime
@@ -102,6 +117,8 @@ class Correlator:
             case = await uow.incidents.case(incident.id)
         if case is None or not case.anomalies or any(item.cleared_at is None for item in case.anomalies):
             return
+        if case.plan is not None:
+            await uow.plans.get(case.plan.id)  # held before the incident, as a decision does: no deadlock with a click
         current = case.incident
         outcome = f"back inside its bounds for {self._settings.clear_after_s:.0f} s without our doing"
         over = await advance(
@@ -113,6 +130,14 @@ class Correlator:
         )
         if over is not None and case.plan is not None:
             await supersede(uow, case.plan.id, case.plan.state)
+
+
+def _severity_entry(severity: SeverityResult) -> TraceEntry:
+    return TraceEntry(
+        TraceKind.SEVERITY,
+        f"{severity.severity}: {severity.arithmetic()}",
+        {"score": severity.score, "parts": dict(severity.parts)},
+    )
 
 
 def _replaced(case: Case, result: DetectionResult) -> list[SeriesKey]:

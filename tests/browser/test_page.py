@@ -52,7 +52,7 @@ def test_a_person_approves_and_sees_it_recover(page: Page, demo: WholeDemo) -> N
     channel = page.get_by_test_id("message-list")
     approve = channel.locator("[data-action-id=approve]")
     expect(approve).to_be_visible(timeout=CARD_MS)
-    card = channel.get_by_test_id("message").filter(has=approve)
+    card = channel.get_by_test_id("message").filter(has=page.locator("[data-action-id=approve]"))
     ts = card.get_attribute("data-ts")
     card = channel.locator(f"[data-ts='{ts}']")
     expect(card).to_contain_text("checkout")
@@ -77,14 +77,14 @@ def test_a_person_approves_and_sees_it_recover(page: Page, demo: WholeDemo) -> N
     expect(thread).to_contain_text("How this was reasoned", timeout=SOON_MS)
     expect(thread).to_contain_text("restart checkout-1", timeout=SOON_MS)
     expect(thread).to_contain_text("Post-mortem draft", timeout=SOON_MS)
-    composer = page.get_by_test_id("thread-composer").locator("textarea, [contenteditable]").first
+    composer = page.get_by_test_id("thread-composer")
     composer.fill("what is the evidence?")
     composer.press("Enter")
     expect(thread.get_by_test_id("message").filter(has_text="[E1]").last).to_be_visible(timeout=SOON_MS)
 
 
 def test_commands_answer(page: Page) -> None:
-    composer = page.get_by_test_id("composer").locator("textarea, [contenteditable]").first
+    composer = page.get_by_test_id("composer")
     for command, answer in (("/sre status", "Phase"), ("/sre hlep", "help"), ("/sre phase", "incidents diagnosed")):
         composer.fill(command)
         composer.press("Enter")

@@ -155,7 +155,7 @@ async def test_before_the_card_is_posted(demo: WholeDemo) -> None:
         WorldClient(demo.world_url) as world,
     ):
         async with store.begin() as uow:
-            known = max(one.id for one in await uow.incidents.recent(1))
+            known = max((one.id for one in await uow.incidents.recent(1)), default=IncidentId(0))
         await world.set_fault("memory-leak", True)
         await eventually(newest(store, known, lambda _: True), "an incident")
         demo.kill_bot()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -11,14 +10,14 @@ import pytest
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
-from pipeline.domain.approval import DecisionOutcome, DecisionResult
 from pipeline.domain.anomaly import DetectionResult, DetectionSettings
+from pipeline.domain.approval import DecisionOutcome, DecisionResult
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.ids import PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
-from pipeline.domain.notice import CardNotice, ThreadNotice
+from pipeline.domain.notice import CardNotice
 from pipeline.domain.plan import InstanceRef, RestartAction
 from pipeline.domain.trace import TraceKind
 from pipeline.ports.clock import SystemClock
@@ -26,16 +25,10 @@ from pipeline.stages.correlate import Correlator
 from pipeline.stages.decide import Decider
 from pipeline.stages.settings import LoopSettings
 from tests.builders import ALICE, BOB, MEMORY, T0, WEB
-from tests.contract.targets.places import KubePlace, kube_place
-from tests.stored import Waiting, awaiting, case_of, lapse, until_blocked
+from tests.contract.targets.places import KubePlace
+from tests.stored import Waiting, awaiting, case_of, until_blocked
 
 CAROL = SlackUserId("U0CAROL")
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[KubePlace]:
-    async with kube_place() as place:
-        yield place
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +139,17 @@ async def test_two_people_are_needed_and_one_person_twice_is_one(for_two: Table)
 
 async def test_one_of_two_may_still_say_no(for_two: Table) -> None:
     await for_two.approve(ALICE)
-    assert (await for_two.decider.reject(for_two.plan_id, ALICE, "on second thoughts")).outcome is DecisionOutcome.ACCEPTED
+    assert (
+        await for_two.decider.reject(for_two.plan_id, ALICE, "on second thoughts")
+    ).outcome is DecisionOutcome.ACCEPTED
     assert (await for_two.approve(BOB)).outcome is DecisionOutcome.ALREADY_DECIDED
     assert await for_two.states() == (PlanState.REJECTED, IncidentState.ESCALATED)
 
 
 @pytest.mark.parametrize("people", [(ALICE, BOB, CAROL), (ALICE, ALICE, ALICE)], ids=["three people", "a triple click"])
-async def test_approvals_at_once_make_one_execution(table: Table, people: tuple[SlackUserId, ...], sql: Connection) -> None:
+async def test_approvals_at_once_make_one_execution(
+    table: Table, people: tuple[SlackUserId, ...], sql: Connection
+) -> None:
     results = await asyncio.gather(*(table.approve(user) for user in people))
     outcomes = sorted(result.outcome for result in results)
     assert outcomes == [DecisionOutcome.ACCEPTED, DecisionOutcome.ALREADY_DECIDED, DecisionOutcome.ALREADY_DECIDED]

@@ -261,7 +261,7 @@ async def test_events_go_to_the_bus(store: PostgresStore, incident: Incident, re
         async with store.begin() as uow:
             await uow.outbox.add(incident.id, BusNotice(topic="wake", fields={"incident": "INC-1"}))
         await Relay(store, chat, bus, worker="one", lease_s=60.0).run_once()
-        return heard
+        return bool(heard)
 
     await until(arrived)
     listener.cancel()

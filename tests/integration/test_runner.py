@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -22,45 +21,9 @@ from pipeline.ports.clock import SystemClock
 from pipeline.ports.locks import Lock
 from pipeline.stages.verify import Verifier
 from tests.builders import ALICE, CHECKOUT, MEMORY
-from tests.contract.targets.places import KubePlace, kube_place
-from tests.executing import RESOURCE, Bench, bench
+from tests.executing import RESOURCE, Bench
 from tests.faults import Answer
 from tests.stored import lapse
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[KubePlace]:
-    async with kube_place() as place:
-        yield place
-
-
-@pytest.fixture
-async def locks(redis_url: str) -> AsyncIterator[RedisLocks]:
-    locks = RedisLocks(redis_url)
-    yield locks
-    await locks.close()
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("executors.ledger.RETRY_S", 0.0)
-
-
-@pytest.fixture
-async def two_steps(store: PostgresStore, place: KubePlace, locks: RedisLocks) -> Bench:
-    """Both replicas are to be restarted."""
-    return await bench(store, place, locks)
-
-
-@pytest.fixture
-async def one_step(store: PostgresStore, place: KubePlace, locks: RedisLocks) -> Bench:
-    return await bench(store, place, locks, restarts=1)
-
-
-@pytest.fixture
-async def scaling(store: PostgresStore, place: KubePlace, locks: RedisLocks) -> Bench:
-    """From two replicas to four."""
-    return await bench(store, place, locks, to_replicas=4)
 
 
 async def ended_unchanged(it: Bench, *, plan: PlanState = PlanState.APPROVED) -> str:
@@ -110,7 +73,11 @@ async def test_the_intent_is_committed_before_the_call(one_step: Bench, sql: Con
     seen = []
 
     async def look() -> None:
-        seen.append(await sql.fetchrow("SELECT e.state, s.state, s.generation, s.fence = e.fence FROM executions e, execution_steps s"))
+        seen.append(
+            await sql.fetchrow(
+                "SELECT e.state, s.state, s.generation, s.fence = e.fence FROM executions e, execution_steps s"
+            )
+        )
 
     one_step.target.at("apply", look)
     await one_step.runner().run_once()
@@ -258,39 +225,52 @@ async def test_a_lock_held_by_somebody_unknown_is_held_all_the_same(one_step: Be
 
 # --- the fence
 
+EVERYTHING = """SELECT (SELECT jsonb_agg(e) FROM executions e), (SELECT jsonb_agg(s) FROM execution_steps s),
+                       (SELECT jsonb_agg(i) FROM incidents i), (SELECT jsonb_agg(p) FROM plans p),
+                       (SELECT count(*) FROM trace), (SELECT count(*) FROM outbox)"""
+LEDGER = (
+    "step_applied",
+    "step_not_applied",
+    "step_refused",
+    "ready_again",
+    "unknown",
+    "failed",
+    "needs_human",
+    "done",
+)
 
-async def test_a_worker_that_lost_its_fence_writes_nothing(two_steps: Bench, store: PostgresStore, sql: Connection) -> None:
-    everything = """SELECT (SELECT jsonb_agg(e) FROM executions e), (SELECT jsonb_agg(s) FROM execution_steps s),
-                           (SELECT jsonb_agg(i) FROM incidents i), (SELECT count(*) FROM trace),
-                           (SELECT count(*) FROM outbox)"""
+
+async def test_a_worker_that_lost_its_fence_writes_nothing(
+    two_steps: Bench, store: PostgresStore, sql: Connection
+) -> None:
     seen = []
 
     async def lose() -> None:
         await lapse(sql, "executions")
         async with store.begin() as uow:
             assert await uow.executions.take_over(worker="two", lease_s=600) is not None
-        seen.append(await sql.fetchrow(everything))
+        seen.append(await sql.fetchrow(EVERYTHING))
 
     two_steps.target.at("applied", lose)
     assert await two_steps.runner().run_once()
-    assert [await sql.fetchrow(everything)] == seen
+    assert [await sql.fetchrow(EVERYTHING)] == seen
     assert len(two_steps.changes) == 1
 
 
-@pytest.mark.parametrize("method", ["ready_again", "unknown", "failed", "needs_human", "done", "step_not_applied", "step_refused", "step_applied"])
 async def test_the_ledger_takes_nothing_under_an_old_fence(
-    one_step: Bench, store: PostgresStore, sql: Connection, method: str
+    one_step: Bench, store: PostgresStore, sql: Connection
 ) -> None:
     ledger = Ledger(store, SystemClock())
     async with store.begin() as uow:
         old = await uow.executions.claim(worker="one", lease_s=0.0)
+        assert old is not None
+        assert await uow.executions.move(old.id, old.fence, ExecutionState.DISPATCHED)
     async with store.begin() as uow:
         assert await uow.executions.take_over(worker="two", lease_s=600) is not None
-    assert old is not None
-    before = await sql.fetchrow("SELECT (SELECT jsonb_agg(e) FROM executions e), (SELECT count(*) FROM trace), (SELECT count(*) FROM outbox)")
-    await _call(ledger, method, old)
-    after = await sql.fetchrow("SELECT (SELECT jsonb_agg(e) FROM executions e), (SELECT count(*) FROM trace), (SELECT count(*) FROM outbox)")
-    assert after == before
+    before = await sql.fetchrow(EVERYTHING)
+    for method in LEDGER:
+        await _call(ledger, method, old)
+        assert await sql.fetchrow(EVERYTHING) == before, method
 
 
 async def _call(ledger: Ledger, method: str, old: Execution) -> None:

@@ -56,15 +56,19 @@ async def test_an_execution_begins_ready_with_its_steps_in_order(store: Postgres
     assert (execution.started_at, execution.waiting_since, execution.physical_changes) == (None, None, 0)
 
 
-@pytest.mark.parametrize("state", list(ExecutionState))
-async def test_a_target_has_one_open_execution(store: PostgresStore, sql: Connection, state: ExecutionState) -> None:
-    await approved(store)
-    await sql.execute("UPDATE executions SET state = $1", state.value)
+async def test_a_target_has_one_open_execution(store: PostgresStore, sql: Connection) -> None:
+    first = await approved(store)
     other = await awaiting(store, service=WEB)
     elsewhere = await awaiting(store, service=ServiceName("payments"), target=make_target(uid="uid-payments"))
+    for state in ExecutionState:
+        await sql.execute("UPDATE executions SET state = $2 WHERE id = $1", first, state.value)
+        async with store.begin() as uow:
+            made = await uow.executions.create(other.plan, "apply", restart("checkout-2"))
+        assert made is (state not in OPEN_EXECUTION_STATES), state
+        await sql.execute("DELETE FROM execution_steps WHERE execution_id <> $1", first)
+        await sql.execute("DELETE FROM executions WHERE id <> $1", first)
+    await sql.execute("UPDATE executions SET state = 'ready'")
     async with store.begin() as uow:
-        made = await uow.executions.create(other.plan, "apply", restart("checkout-2"))
-        assert made is (state not in OPEN_EXECUTION_STATES)
         assert await uow.executions.create(elsewhere.plan, "apply", restart("payments-1"))
 
 
@@ -173,25 +177,21 @@ async def test_a_step_is_dispatched_only_when_it_is_pending_and_its_execution_sa
         assert not await uow.executions.step_dispatched(intent(execution, 2)), "the lease is over"
 
 
-@pytest.mark.parametrize(
-    ("path", "refused"),
-    [
+async def test_the_state_machine_holds_for_the_holder_too(store: PostgresStore) -> None:
+    refused: list[tuple[list[ExecutionState], ExecutionState]] = [
         ([], ExecutionState.VERIFIED),
         ([], ExecutionState.UNKNOWN),
         ([ExecutionState.DISPATCHED], ExecutionState.READY),
         ([ExecutionState.DISPATCHED, ExecutionState.APPLIED], ExecutionState.FAILED),
         ([ExecutionState.FAILED], ExecutionState.READY),
         ([ExecutionState.DISPATCHED, ExecutionState.UNKNOWN, ExecutionState.NEEDS_HUMAN], ExecutionState.READY),
-    ],
-)
-async def test_the_state_machine_holds_for_the_holder_too(
-    store: PostgresStore, path: list[ExecutionState], refused: ExecutionState
-) -> None:
-    await approved(store)
-    execution = await claimed(store)
-    await move(store, execution, *path)
-    async with store.begin() as uow:
-        assert not await uow.executions.move(execution.id, execution.fence, refused)
+    ]
+    for number, (path, to) in enumerate(refused):
+        await approved(store, service=ServiceName(f"service-{number}"), target=make_target(uid=f"uid-{number}"))
+        execution = await claimed(store)
+        await move(store, execution, *path)
+        async with store.begin() as uow:
+            assert not await uow.executions.move(execution.id, execution.fence, to), (path, to)
 
 
 # --- may_call

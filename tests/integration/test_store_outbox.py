@@ -55,7 +55,7 @@ async def states(sql: Connection) -> list[str]:
 
 async def test_rows_of_one_incident_go_one_after_the_other(store: PostgresStore) -> None:
     incident = await opened(store)
-    notices = [CARD, line("one"), line("two"), ThreadNotice(part=ThreadPart.SUMMARY)]
+    notices: list[CardNotice | ThreadNotice] = [CARD, line("one"), line("two"), ThreadNotice(part=ThreadPart.SUMMARY)]
     await add(store, incident.id, *notices)
     for notice in notices:
         row = await taken(store)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,7 +19,7 @@ from tests.builders import ALICE, BOB, make_approval, make_guardrails, manual, r
 from tests.stored import awaiting, draft, opened, until_blocked
 
 
-def word(plan: Plan, **changes: object) -> Approval:
+def word(plan: Plan, **changes: Any) -> Approval:
     return replace(make_approval(), plan_id=plan.id, plan_hash=plan.hash, **changes)
 
 
@@ -121,7 +122,12 @@ async def test_a_decision_bears_the_databases_time(store: PostgresStore, sql: Co
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE approvals SET user_id = 'U0MALLORY'", "DELETE FROM approvals", "TRUNCATE approvals", "TRUNCATE plans CASCADE"],
+    [
+        "UPDATE approvals SET user_id = 'U0MALLORY'",
+        "DELETE FROM approvals",
+        "TRUNCATE approvals",
+        "TRUNCATE plans CASCADE",
+    ],
 )
 async def test_decisions_are_append_only(store: PostgresStore, sql: Connection, statement: str) -> None:
     plan = (await awaiting(store)).plan

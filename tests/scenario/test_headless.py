@@ -47,7 +47,9 @@ def test_slow_is_scaled_up_and_recovers() -> None:
     assert set(report) >= FIELDS
     assert report["plan"]["action"] == {"kind": "scale", "from_replicas": 2, "to_replicas": 4}
     assert report["decision"] == "approved"
-    assert report["execution"] == {"state": "verified", "physical_changes": 1}
+    assert report["execution"]["state"] == "verified"
+    assert report["execution"]["physical_changes"] == 1
+    assert [step["operation"] for step in report["execution"]["steps"]] == [{"op": "scale_to", "replicas": 4}]
     verification = report["verification"]
     assert verification["verdict"] == "recovered"
     assert verification["unit"] == "s"

@@ -194,6 +194,26 @@ def test_clearing_takes_its_time_and_every_sample() -> None:
         assert (result.anomalies, result.cleared) == ((), ())
 
 
+def before_now(key: SeriesKey, value: float, ages_s: Sequence[float]) -> list[Sample]:
+    return [Sample(key, T0 - timedelta(seconds=age), value) for age in ages_s]
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "enough"),
+    [((210, 100, 0), True), ((209, 100, 0), False), ((210, 0), False), ((300, 90), False), ((300, 200, 90), True)],
+)
+def test_a_breach_is_seven_tenths_of_its_time_and_three_samples(ages_s: Sequence[float], enough: bool) -> None:
+    assert bool(look(before_now(MEMORY, 0.95, ages_s)).anomalies) is enough
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "enough"),
+    [((84, 0), True), ((83, 0), False), ((120, 36), True), ((121, 36), False), ((121, 84, 40, 0), True)],
+)
+def test_clearing_is_seven_tenths_of_its_time_and_two_samples(ages_s: Sequence[float], enough: bool) -> None:
+    assert bool(look(before_now(MEMORY, 0.5, ages_s)).cleared) is enough
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0, 400), st.sampled_from([5.0, 15.0, 60.0]))
 def test_no_series_is_in_breach_and_well_at_once(values: list[float], age_s: float, step_s: float) -> None:
     samples = up_to_now(MEMORY, values, age_s=age_s, step_s=step_s)

@@ -122,6 +122,11 @@ def test_a_constant_series_still_has_a_sigma() -> None:
     assert expected.sigma == pytest.approx(RELATIVE_FLOOR * 0.2)
 
 
+def test_a_series_that_is_always_zero_has_a_sigma_of_next_to_nothing() -> None:
+    expected = taught([0.0] * 300).expect(LATENCY, T0)
+    assert 0 < expected.sigma < 1e-6
+
+
 def test_sigma_comes_from_the_mean_absolute_deviation() -> None:
     expected = taught([0.0, 2.0] * 400).expect(LATENCY, T0)
     assert expected.sigma == pytest.approx(MAD_TO_SIGMA * 1.0, rel=0.05)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.config import Settings
 from executors.guardrails.blast_radius import blast_radius, share_at_once
 from executors.guardrails.budget import budget
 from executors.guardrails.cooldown import cooldown
@@ -16,10 +17,12 @@ from executors.guardrails.kill_switch import kill_switch
 from executors.guardrails.preconditions import preconditions
 from executors.guardrails.scale_cap import scale_cap
 from executors.guardrails.trust import confidence, phase
+from pipeline.domain.confidence import PROPOSE_FROM
 from pipeline.domain.guardrail import GuardrailResult, RuleAnswer, RuleName
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.phase import Phase
 from pipeline.domain.plan import InstanceState, TargetState
+from pipeline.domain.strategy import MAX_SCALE_FACTOR
 from pipeline.ports.store import ActionHistory, KillSwitch
 from tests.builders import T0, WEB, make_target, restart, scale
 
@@ -271,6 +274,15 @@ def test_a_rollback_passes_where_its_own_change_would_stand_in_the_way() -> None
     assert not decide(replace(back, rollback=False), LIMITS).allowed
     for stop in ({"switch": SWITCH}, {"observed": None}, {"observed": state_of(10, 2)}):
         assert not decide(replace(back, **stop), LIMITS).allowed
+
+
+def test_the_limits_of_a_new_installation_are_the_rules_own() -> None:
+    configured = Settings().guard.model_dump()
+    shared = {field.name for field in fields(GuardrailLimits)} & set(configured)
+    assert {"max_share", "max_callers", "cooldown_s", "max_actions_target_hour", "max_actions_hour"} <= shared
+    assert {name: getattr(LIMITS, name) for name in shared} == {name: configured[name] for name in shared}
+    assert LIMITS.min_confidence == PROPOSE_FROM
+    assert LIMITS.max_scale_factor == MAX_SCALE_FACTOR
 
 
 def test_every_limit_is_felt() -> None:

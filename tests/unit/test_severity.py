@@ -99,6 +99,19 @@ def test_the_thresholds(changes: dict[str, Any], score: float, severity: Severit
     assert found.severity is severity
 
 
+@pytest.mark.parametrize(
+    ("changes", "score", "severity"),
+    [
+        ({}, 0.25, Severity.SEV3),
+        ({"latency_ratio": 5.0}, 0.55, Severity.SEV2),
+        ({"latency_ratio": 5.0, "affected_services": 10}, 0.75, Severity.SEV1),
+    ],
+)
+def test_a_threshold_that_is_just_reached_counts(changes: dict[str, Any], score: float, severity: Severity) -> None:
+    found = classify(replace(MILD, **{"kinds": (), "tier": 1, "affected_services": 0, **changes}))
+    assert (found.score, found.severity) == (score, severity)
+
+
 @given(FACTS)
 def test_the_parts_add_up_and_the_same_facts_give_the_same(facts: SeverityFacts) -> None:
     found = classify(facts)

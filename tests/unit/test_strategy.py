@@ -58,7 +58,7 @@ def test_a_target_that_cannot_be_read_is_for_a_person_and_says_why(category: Cat
         (4, 1.3, None, 6),
         (4, 1.0, None, 5),
         (4, 0.2, None, 5),
-        (4, None, None, 5),
+        (20, None, None, 21),
         (4, 0.0, None, 5),
         (4, 9.0, None, 8),
         (3, 9.0, 2, 4),

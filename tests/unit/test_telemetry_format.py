@@ -24,6 +24,7 @@ from pipeline.domain.telemetry import SIGNAL_TITLE, UNIT_OF, SeriesKey, Signal, 
         (120.0, "2 min"),
         (7199.0, "120 min"),
         (7200.0, "2 h"),
+        (170_000.0, "47 h"),
         (172_799.0, "48 h"),
         (172_800.0, "2 d 0 h"),
         (187_200.0, "2 d 4 h"),
@@ -45,6 +46,7 @@ def test_seconds(value: float, text: str) -> None:
         (0.0123, "1.2 %"),
         (0.05, "5.0 %"),
         (0.094, "9.4 %"),
+        (0.095, "10 %"),
         (0.1, "10 %"),
         (0.934, "93 %"),
         (1.0, "100 %"),
@@ -57,7 +59,7 @@ def test_ratios_are_percent(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0.0 /s"), (12.44, "12.4 /s"), (99.9, "99.9 /s"), (1234.5, "1234 /s")]
+    ("value", "text"), [(0.0, "0.0 /s"), (12.44, "12.4 /s"), (99.9, "99.9 /s"), (100.0, "100 /s"), (1234.5, "1234 /s")]
 )
 def test_rates(value: float, text: str) -> None:
     assert format_value(value, Unit.PER_SECOND) == text

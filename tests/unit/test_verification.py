@@ -59,13 +59,15 @@ def test_recovered_when_it_held_inside_the_bound() -> None:
 def test_it_has_to_hold_for_its_whole_time() -> None:
     values = [GOOD] * 60
     assert judged(since_action(values), 119).verdict is Verdict.PENDING
-    assert judged(since_action([BAD] * 5 + values), 169).verdict is Verdict.PENDING
+    assert judged(since_action([BAD] * 5 + values), 170).verdict is Verdict.PENDING
     assert judged(since_action([BAD] * 5 + values), 171).verdict is Verdict.RECOVERED
 
 
 def test_too_few_samples_prove_nothing() -> None:
     every_50_s = make_samples(MEMORY, [GOOD] * 20, start=T0 + timedelta(seconds=50), step_s=50)
     assert judged(every_50_s, 149).verdict is Verdict.PENDING
+    every_40_s = make_samples(MEMORY, [GOOD] * 3, start=T0 + timedelta(seconds=40), step_s=40)
+    assert judged(every_40_s, 120).verdict is Verdict.RECOVERED
     sparse = make_samples(MEMORY, [GOOD] * 20, start=T0 + timedelta(seconds=70), step_s=70)
     assert judged(sparse, 400).verdict is Verdict.PENDING
     assert judged(sparse, 600).verdict is Verdict.INCONCLUSIVE
@@ -133,6 +135,8 @@ def test_requests_prove_something_only_with_traffic() -> None:
         assert judged(fast, 120, key=LATENCY, traffic=silent).verdict is Verdict.PENDING
         found = judged(fast, 600, key=LATENCY, traffic=silent)
         assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "no traffic since the action")
+    trickle = since_action([0.1] * 60, TRAFFIC)
+    assert judged(fast, 120, key=LATENCY, traffic=trickle).verdict is Verdict.RECOVERED
     slow = since_action([BAD] * 60, LATENCY)
     assert judged(slow, 600, key=LATENCY, traffic=[]).verdict is Verdict.INCONCLUSIVE
     assert judged(slow, 600, key=LATENCY).verdict is Verdict.NOT_RECOVERED

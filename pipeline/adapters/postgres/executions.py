@@ -93,7 +93,8 @@ class PostgresExecutions:
         from_ = [state.value for state, targets in EXECUTION_TRANSITIONS.items() if to in targets]
         releases = to in (ExecutionState.READY, ExecutionState.UNKNOWN) or not EXECUTION_TRANSITIONS[to]
         moved = await self._connection.fetchval(
-            """UPDATE executions SET state = $3, detail = CASE WHEN $4 = '' AND $3 <> 'dispatched' THEN detail ELSE $4 END,
+            """UPDATE executions SET state = $3,
+                      detail = CASE WHEN $4 = '' AND $3 <> 'dispatched' THEN detail ELSE $4 END,
                       lease_until = CASE WHEN $5 THEN NULL ELSE lease_until END,
                       not_before = clock_timestamp() + make_interval(secs => $6),
                       applied_at = CASE WHEN $3 = 'applied' THEN clock_timestamp() ELSE applied_at END,

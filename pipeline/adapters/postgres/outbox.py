@@ -23,8 +23,8 @@ class PostgresOutbox:
         self._connection = connection
 
     async def add(self, incident_id: IncidentId | None, notice: CardNotice | ThreadNotice | BusNotice) -> None:
-        # The update changes nothing but holds the waiting card until this transaction ends: drawn earlier, it would show
-        # the state before it, and no other card would follow.
+        # The update changes nothing but holds the waiting card until this transaction ends: drawn earlier, it would
+        # show the state before it, and no other card would follow.
         await self._connection.execute(
             """INSERT INTO outbox (incident_id, payload) VALUES ($1, $2)
                ON CONFLICT (incident_id) WHERE state = 'pending' AND kind = 'card' AND attempts = 0

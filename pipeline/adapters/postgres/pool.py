@@ -39,20 +39,24 @@ class Pool:
         self._max_size = max_size
         self._command_timeout_s = command_timeout_s
         self._pool: Any = None
+        self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Connects. Raises TemporaryError when the database cannot be reached."""
-        try:
-            self._pool = await asyncpg.create_pool(
-                self._dsn,
-                min_size=1,
-                max_size=self._max_size,
-                command_timeout=self._command_timeout_s,
-                init=_set_codecs,
-                server_settings={"application_name": "sre-bot", "timezone": "UTC"},
-            )
-        except (*AWAY, OSError) as error:
-            raise TemporaryError(f"database not reachable: {_line(error)}") from error
+        """Connects, once. Raises TemporaryError when the database cannot be reached."""
+        async with self._opening:
+            if self._pool is not None:
+                return
+            try:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=1,
+                    max_size=self._max_size,
+                    command_timeout=self._command_timeout_s,
+                    init=_set_codecs,
+                    server_settings={"application_name": "sre-bot", "timezone": "UTC"},
+                )
+            except (*AWAY, OSError) as error:
+                raise TemporaryError(f"database not reachable: {_line(error)}") from error
 
     async def close(self) -> None:
         """Gives every connection back; those still busy after 5 s are cut."""

@@ -1,0 +1,94 @@
+"""Bad input at the command line: one clear line that says what to do, and exit 2."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SECRET = "s3cret-password"
+AWAY = f"postgresql://sre:{SECRET}@127.0.0.1:1/sre"
+SLACK = {"SLACK_BOT_TOKEN": "xoxb-1", "SRE_SLACK_CHANNEL": "C1"}
+
+
+def sre_bot(*arguments: str, cwd: Path, **environ: str) -> tuple[int, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SRE_", "SLACK_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**clean, **environ},
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        (["run"], {"SRE_LATENCY_SIGMA": "4"}, "SRE_LATENCY_SIGMA: no such setting; did you mean SRE_LATENCY_SIGMAS?"),
+        (["run"], {"SRE_INTERVAL_S": "soon"}, "SRE_INTERVAL_S: input should be a valid number"),
+        (["run"], {}, "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL: needed"),
+        (["run"], {**SLACK, "DATABASE_URL": AWAY, "REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1/sre"),
+        (["trace", "INC-1"], {}, "DATABASE_URL is not set"),
+        (["trace", "nonsense"], {"DATABASE_URL": AWAY}, "write INC-42 or 42"),
+        (["fault", "memory-leak"], {}, "no demo runs"),
+        (["demo", "--data-dir", "/proc/nowhere"], {}, "/proc/nowhere is not writable"),
+    ],
+)
+def test_one_line_and_exit_2(arguments: list[str], environ: dict[str, str], said: str, tmp_path: Path) -> None:
+    code, output = sre_bot(*arguments, cwd=tmp_path, **environ)
+    assert code == 2, output
+    assert said in output
+    assert "Traceback" not in output
+    assert SECRET not in output
+
+
+def test_a_wrong_env_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SLACK_BOT_TOKN=x\n")
+    code, output = sre_bot("run", cwd=tmp_path)
+    assert code == 2
+    assert "SLACK_BOT_TOKN: no such setting; did you mean SLACK_BOT_TOKEN?" in output
+
+
+def test_a_taken_port_ends_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, output = sre_bot("demo", "--port", str(port), "--data-dir", str(tmp_path / "demo"), cwd=tmp_path)
+    assert code == 2, output
+    assert f"port {port}" in output
+    assert "--port 0 takes a free one" in output
+
+
+def test_a_refused_token_says_what_to_do(database_dsn: str, redis_url: str, tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{nobody.getsockname()[1]}/api/"
+        environ = {**SLACK, "DATABASE_URL": database_dsn, "REDIS_URL": redis_url, "SLACK_API_URL": away}
+        scrape = tmp_path / "targets.json"
+        scrape.write_text("[]")
+        code, output = sre_bot("run", cwd=tmp_path, SRE_SCRAPE_FILE=str(scrape), **environ)
+    assert code == 2, output
+    assert "SLACK_BOT_TOKEN: Slack cannot be reached" in output
+
+
+def test_doctor_finds_everything_wrong_at_once(tmp_path: Path) -> None:
+    code, output = sre_bot("doctor", cwd=tmp_path, DATABASE_URL=AWAY, REDIS_URL="redis://127.0.0.1:1")
+    assert code == 1, output
+    for said in ("✅ packages", "❌ database", "❌ redis", "❌ slack", "❌ telemetry", "catalogue"):
+        assert said in output
+    assert SECRET not in output
+
+
+def test_config_lists_every_setting_with_its_reason(tmp_path: Path) -> None:
+    code, output = sre_bot("config", cwd=tmp_path)
+    assert code == 0
+    assert "SRE_MEMORY_RATIO = 0.85  [ratio]" in output
