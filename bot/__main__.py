@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line. What a command needs is imported inside it, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ import tempfile
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from bot.config import Settings, load, variables
-from bot.demo.headless import Decision, run_headless
-from bot.demo.launch import running_demo
-from bot.demo.world.client import WorldClient, WorldError
-from bot.doctor import examine
-from bot.wiring import demo_parts, open_store, running_bot
 from pipeline.domain.errors import ConfigurationError, SreBotError
-from pipeline.domain.ids import SlackUserId, parse_incident_label
-from pipeline.ports.store import SYSTEM, Store
+from pipeline.domain.ids import IncidentId, SlackUserId, parse_incident_label
 
+if TYPE_CHECKING:
+    from pipeline.ports.store import Store
+
+Decision = Literal["approve", "reject", "ignore"]
 FAULTS = ("memory-leak", "slow", "bad-deploy", "disk-fill", "cert-expiry")
 PAGE_PORT = 8080
 
@@ -55,7 +53,13 @@ def run() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the headless report as one JSON object.")
 @click.option("--limit", "limit_s", default=230.0, show_default=True, help="Seconds the headless run may take.")
 def demo(
-    port: int, data_dir: Path | None, headless: bool, fault: str, decide: Decision, as_json: bool, limit_s: float
+    port: int,
+    data_dir: Path | None,
+    headless: bool,
+    fault: str,
+    decide: Decision,
+    as_json: bool,
+    limit_s: float,
 ) -> None:
     """Run everything on this machine: a local Slack, sample services with faults, and the bot."""
     settings = _settings()
@@ -86,6 +90,8 @@ def fault(name: str, state: str, data_dir: Path | None) -> None:
     except (OSError, ValueError, KeyError):
         raise _Failure(f"no demo runs in {where.parent}: start one with `sre-bot demo`") from None
 
+    from bot.demo.world.client import WorldClient
+
     async def switch() -> None:
         async with WorldClient(world_url) as world:
             view = await world.set_fault(name, state == "on")
@@ -105,6 +111,8 @@ def config() -> None:
 @main.command()
 def doctor() -> None:
     """Check everything the bot stands on, and say what to do about what is wrong."""
+    from bot.doctor import examine
+
     settings = _settings()
 
     async def look() -> bool:
@@ -144,7 +152,7 @@ def trace(incident: str) -> None:
         async with store.begin() as uow:
             entries = await uow.trace.read(incident_id)
             broken = await uow.trace.first_broken(incident_id)
-        if not entries and incident_id != SYSTEM:
+        if not entries and incident_id != IncidentId(0):
             raise _Failure(f"{incident} is not known here")
         for stored in entries:
             line = {"seq": stored.seq, "at": stored.at.isoformat(), "kind": stored.entry.kind.value}
@@ -157,6 +165,8 @@ def trace(incident: str) -> None:
 
 
 async def _bot(settings: Settings) -> None:
+    from bot.wiring import running_bot
+
     async with running_bot(settings) as bot:
         click.echo(f"sre-bot runs: health on {bot.url}/healthz, Slack over {bot.slack}", err=True)
         for fallback in bot.fallbacks:
@@ -166,6 +176,9 @@ async def _bot(settings: Settings) -> None:
 
 
 async def _demo(settings: Settings, data_dir: Path, port: int) -> None:
+    from bot.demo.launch import running_demo
+    from bot.wiring import demo_parts
+
     async with running_demo(demo_parts(settings), data_dir, port=port, overrides={}, say=_say) as running:
         _say("ready.")
         click.echo(
@@ -185,8 +198,18 @@ async def _demo(settings: Settings, data_dir: Path, port: int) -> None:
 
 
 async def _headless(
-    settings: Settings, data_dir: Path, fault: str, decide: Decision, *, as_json: bool, limit_s: float
+    settings: Settings,
+    data_dir: Path,
+    fault: str,
+    decide: Decision,
+    *,
+    as_json: bool,
+    limit_s: float,
 ) -> bool:
+    from bot.demo.headless import run_headless
+    from bot.demo.launch import running_demo
+    from bot.wiring import demo_parts
+
     overrides = {"SRE_APPROVAL_TTL_S": "20"} if decide == "ignore" else {}
     async with running_demo(demo_parts(settings), data_dir, port=0, overrides=overrides, say=_say) as running:
         report, ok = await run_headless(running, fault, decide, limit_s=limit_s, say=_say)
@@ -199,6 +222,8 @@ async def _headless(
 
 
 async def _with_store(work: Any) -> None:
+    from bot.wiring import open_store
+
     settings = _settings()
     if settings.store.database_url is None:
         raise _Failure("DATABASE_URL is not set: name the database of the running bot")
@@ -228,7 +253,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):
             return asyncio.run(_stoppable(work))
-    except (SreBotError, WorldError) as error:
+    except SreBotError as error:
         raise _Failure(str(error)) from None
 
 

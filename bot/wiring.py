@@ -41,7 +41,6 @@ from knowledge_base.adapters.pgvector_store import PgVectorStore, PostgresDocume
 from knowledge_base.ingest import ingest_folder, ingest_packaged
 from knowledge_base.retrieval import Retrieval
 from migrations.runner import MigrationError, MigrationReport, migrate
-from pipeline.adapters.llm.anthropic import DEFAULT_BASE_URL, AnthropicDiagnostician
 from pipeline.adapters.llm.rules import RulesDiagnostician
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
@@ -355,6 +354,9 @@ def _author(settings: Settings, rules: RulesDiagnostician, fallbacks: list[str])
     if key is None:
         fallbacks.append("no ANTHROPIC_API_KEY: the rules engine diagnoses")
         return rules
+    # Imported here: the SDK takes two seconds, and most starts of the command line need none of it.
+    from pipeline.adapters.llm.anthropic import DEFAULT_BASE_URL, AnthropicDiagnostician
+
     return AnthropicDiagnostician(
         key.get_secret_value(),
         model=settings.model.name,

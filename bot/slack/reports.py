@@ -21,7 +21,8 @@ def incident_line(incident: Incident) -> str:
     since = "" if incident.over else f" · so since {clock(incident.state_since)}"
     return (
         f"*{incident_label(incident.id)}* {incident_word(incident)} · {incident.severity} ·"
-        f" {inline(incident.service, 80)} · {inline(incident.title, 150)} · {day_and_time(incident.opened_at)}{since}{outcome}"
+        f" {inline(incident.service, 80)} · {inline(incident.title, 150)}"
+        f" · {day_and_time(incident.opened_at)}{since}{outcome}"
     )
 
 

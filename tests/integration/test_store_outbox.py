@@ -11,7 +11,7 @@ from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice, ThreadPa
 from pipeline.domain.severity import Severity
 from pipeline.ports.store import OutboxRow
 from tests.builders import WEB
-from tests.stored import fall_due, lapse, opened
+from tests.stored import fall_due, lapse, opened, until_blocked
 
 CARD = CardNotice()
 WAKE = BusNotice(topic="wake", fields={"incident": "INC-1"})
@@ -140,7 +140,7 @@ async def test_a_card_that_is_claimed_at_that_moment_is_followed_by_another(
     async with store.begin() as uow:
         assert await uow.outbox.claim(worker="one", lease_s=60) is not None
         adding = asyncio.create_task(add(store, incident.id, CARD))
-        await asyncio.sleep(0)
+        await until_blocked(sql)
     await adding
     assert await sql.fetchval("SELECT count(*) FROM outbox WHERE kind = 'card'") == 2
 

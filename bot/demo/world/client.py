@@ -7,13 +7,14 @@ import aiohttp
 from pydantic import TypeAdapter
 
 from bot.demo.world.messages import FaultView, JournalEntry, ServiceView
+from pipeline.domain.errors import SreBotError
 
 _SERVICES = TypeAdapter(list[ServiceView])
 _FAULTS = TypeAdapter(list[FaultView])
 _JOURNAL = TypeAdapter(list[JournalEntry])
 
 
-class WorldError(Exception):
+class WorldError(SreBotError):
     """The demo world refused or could not be reached; `status` is None when there was no answer."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
