@@ -14,6 +14,8 @@ from pipeline.ports.store import OutboxRow, Store
 log = logging.getLogger(__name__)
 
 MAX_BACKOFF_S = 30.0
+MAX_DEFECTS = 8
+"""How often a row that cannot even be drawn is tried before it is set aside."""
 
 
 class Publisher(Protocol):
@@ -66,6 +68,13 @@ class Relay:
             log.error("outbox row %s cannot be sent and is set aside: %s", row.id, error)
             async with self._store.begin() as uow:
                 await uow.outbox.dead(row.id, str(error))
+        except Exception as error:
+            log.exception("outbox row %s could not be drawn", row.id)
+            if row.attempts < MAX_DEFECTS:
+                await self._again(row, error, surely_not_sent=False)
+                return
+            async with self._store.begin() as uow:
+                await uow.outbox.dead(row.id, f"{type(error).__name__}: {error}")
         else:
             async with self._store.begin() as uow:
                 await uow.outbox.done(row.id)

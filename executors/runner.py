@@ -18,7 +18,7 @@ from executors.rollback import action_of
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, TemporaryError
 from pipeline.domain.execution import Execution, Finding, Intent, Step, StepState
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import Plan, RestartAction, ScaleAction, TargetState
+from pipeline.domain.plan import Plan, RestartAction, ScaleAction, TargetState, plan_hash
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.locks import Lock, Locks
 from pipeline.ports.store import Store
@@ -80,7 +80,8 @@ class Runner:
             await self._ledger.failed(execution, str(error), blocked=False)
             return
         if job is None:
-            await self._ledger.failed(execution, "the plan behind this execution is gone", blocked=False)
+            reason = "the plan behind this execution is gone, or is not the one that was approved"
+            await self._ledger.failed(execution, reason, blocked=False)
             return
         try:
             observed = await job.target.observe(execution.target)
@@ -111,7 +112,7 @@ class Runner:
             plan = await uow.plans.get(execution.plan_id)
             case = await uow.incidents.case(execution.incident_id)
         action = action_of(plan, execution.kind) if plan else None
-        if plan is None or case is None or action is None:
+        if plan is None or case is None or action is None or not _approved(plan, case):
             return None
         return _Job(execution, plan, case, action, self._targets.for_platform(execution.target.platform))
 
@@ -220,3 +221,10 @@ class Runner:
         if not settled:
             detail = f"{detail}; not settled after {self._settings.settle_timeout_s:.0f} s{trouble}"
         return await self._ledger.step_applied(execution, step, detail)
+
+
+def _approved(plan: Plan, case: Case) -> bool:
+    """Whether enough people approved exactly this: the hash is computed anew, not believed."""
+    computed = plan_hash(plan.incident_id, plan.revision, plan.action, plan.target, plan.generation)
+    said_yes = [one for one in case.approvals if one.decision == "approve" and one.plan_hash == computed]
+    return plan.hash == computed and len(said_yes) >= plan.approvals_needed

@@ -83,6 +83,8 @@ CREATE UNIQUE INDEX incidents_open_fingerprint ON incidents (fingerprint)
 CREATE INDEX incidents_work ON incidents (state, severity, id)
     WHERE state NOT IN ('resolved', 'self_recovered', 'closed');
 
+CREATE INDEX incidents_card ON incidents (card_channel, card_ts);
+
 CREATE TABLE anomalies (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     incident_id bigint NOT NULL REFERENCES incidents (id),

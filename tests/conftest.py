@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from bot.embedded.postgres import EmbeddedPostgres
 from bot.embedded.redis import EmbeddedRedis
 from tests.databases import BackgroundLoop, PostgresFactory, flush_redis, open_directory
+
+settings.register_profile("sre", deadline=None)  # a shared machine has slow moments
+settings.load_profile("sre")
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from typing import Any
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.approval import Approval
 from pipeline.domain.execution import Execution
-from pipeline.domain.ids import ExecutionId, IncidentId, ServiceName
+from pipeline.domain.ids import ExecutionId, IncidentId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.phase import Phase
@@ -119,6 +120,9 @@ async def approved(
         store, service=service, action=wanted, target=target or make_target(), generation=generation
     )
     async with store.begin() as uow:
+        now = datetime.now(UTC)
+        said_yes = Approval(waiting.plan.id, waiting.plan.hash, SlackUserId("U1"), "approve", "", now)
+        assert await uow.plans.decide(said_yes)
         assert await uow.plans.move(waiting.plan.id, PlanState.PROPOSED, PlanState.APPROVED)
         assert await uow.executions.create(waiting.plan, "apply", wanted)
         assert await advance(uow, waiting.incident, IncidentState.MITIGATING) is not None

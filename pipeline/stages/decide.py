@@ -81,7 +81,7 @@ class Decider:
             )
             result = decide(facts, self._settings.limits)
             if not result.allowed:
-                return await self._refuse(uow, plan, incident, user, result)
+                return await self._refuse(uow, plan, incident, user, result, readable=observed is not None)
             approval = Approval(plan.id, plan.hash, user, "approve", "", self._clock.now())
             if not await uow.plans.decide(approval):
                 return DecisionResult(
@@ -177,10 +177,17 @@ class Decider:
         return plan, incident, DecisionResult(DecisionOutcome.ACCEPTED, "")
 
     async def _refuse(
-        self, uow: UnitOfWork, plan: Plan, incident: Incident, user: SlackUserId, result: GuardrailResult
+        self,
+        uow: UnitOfWork,
+        plan: Plan,
+        incident: Incident,
+        user: SlackUserId,
+        result: GuardrailResult,
+        *,
+        readable: bool,
     ) -> DecisionResult:
         reasons = "; ".join(f"{one.rule.replace('_', ' ')}: {one.reason}" for one in result.refusals)
-        changed = any(one.rule == "preconditions" for one in result.refusals)
+        changed = readable and any(one.rule == "preconditions" for one in result.refusals)
         await uow.plans.save_guardrails(plan.id, result)
         entries = [
             guardrail_entry("at the click", result),
@@ -198,7 +205,8 @@ class Decider:
             )
             return DecisionResult(DecisionOutcome.CHANGED, f"Not carried out: {reasons}. A new proposal follows.")
         await record(uow, incident.id, entries=entries, notices=[line(f"⛔ Not carried out: {reasons}")])
-        return DecisionResult(DecisionOutcome.BLOCKED, f"Blocked: {reasons}.")
+        again = "" if readable else " Press Approve again when the target answers."
+        return DecisionResult(DecisionOutcome.BLOCKED, f"Blocked: {reasons}.{again}")
 
 
 async def _observe_in_time(target: Target, ref: TargetRef) -> TargetState | None:

@@ -317,3 +317,13 @@ async def test_a_restart_has_nothing_to_put_back(one_step: Bench, store: Postgre
     assert case.plan is not None
     async with store.begin() as uow:
         assert not await order_rollback(uow, case.plan)
+
+
+async def test_a_plan_changed_after_its_approval_is_not_carried_out(two_steps: Bench, sql: Connection) -> None:
+    await sql.execute("UPDATE plans SET generation = 'another'")
+    assert await two_steps.runner().run_once()
+    case = await two_steps.case()
+    assert case.execution is not None
+    assert case.execution.state is ExecutionState.FAILED
+    assert "not the one that was approved" in case.incident.outcome
+    assert case.execution.physical_changes == 0

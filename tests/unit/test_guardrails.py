@@ -194,7 +194,8 @@ class TestBlastRadius:
     def test_at_most_so_many_callers(self) -> None:
         assert blast_radius(facts(callers=services(10)), LIMITS).allowed
         assert not blast_radius(facts(callers=services(11)), LIMITS).allowed
-        assert "1 calling service" in blast_radius(facts(), LIMITS).reason
+        assert blast_radius(facts(), LIMITS).reason == "33% of 3 live replicas at once, 1 calling service"
+        assert blast_radius(facts(callers=services(2)), LIMITS).reason.endswith("2 calling services")
 
     def test_unknown_and_empty_block(self) -> None:
         for changes in ({"observed": None}, {"callers": None}, {"observed": state_of(3, instances=())}):
@@ -214,6 +215,7 @@ class TestScaleCap:
             (2, 4, 8, True),
             (3, 0, 4, False),
             (1, 0, 1, True),
+            (1, 0, 2, False),
             (4, None, 1, True),
         ],
     )
@@ -233,6 +235,11 @@ class TestScaleCap:
         assert scale_cap(facts(observed=None), LIMITS).allowed
         assert not scale_cap(facts(action=scale(3, 4), observed=None), LIMITS).allowed
 
+    @pytest.mark.parametrize(("an_hour_ago", "said"), [(2, "2 one hour ago, cap 4"), (None, "3 now, cap 6")])
+    def test_the_figures_are_said(self, an_hour_ago: int | None, said: str) -> None:
+        answer = scale_cap(facts(action=scale(3, 4), observed=state_of(3, an_hour_ago)), LIMITS)
+        assert answer.reason == f"4 wanted, {said}"
+
     def test_the_factor_is_a_limit(self) -> None:
         tight = replace(LIMITS, max_scale_factor=1.5)
         assert scale_cap(facts(action=scale(4, 6), observed=state_of(4)), tight).allowed
@@ -247,6 +254,7 @@ class TestHistory:
     def test_the_rest_that_is_left_is_said(self) -> None:
         answer = cooldown(facts(history=past(last_action_s_ago=240.0)), LIMITS)
         assert answer.reason == "last action 240 s ago; 360 s of rest left"
+        assert cooldown(facts(history=past(last_action_s_ago=1800.0)), LIMITS).reason == "last action 30 min ago"
 
     @pytest.mark.parametrize(
         ("history", "allowed"),

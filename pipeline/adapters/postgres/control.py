@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.adapters.postgres.pool import Connection
+from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.domain.ids import ServiceName, SlackUserId
 from pipeline.domain.phase import Phase, TrackRecord
 from pipeline.ports.store import KillSwitch
@@ -40,7 +40,7 @@ class PostgresControl:
                    changed_by = excluded.changed_by, changed_at = clock_timestamp(),
                    resume_asked_by = NULL, resume_asked_at = NULL""",
             scope,
-            reason,
+            storable(reason),
             user,
         )
 
@@ -60,7 +60,7 @@ class PostgresControl:
                           changed_at = clock_timestamp(), resume_asked_by = NULL, resume_asked_at = NULL
                    WHERE scope = $1""",
                 scope,
-                reason,
+                storable(reason),
                 user,
             )
             return True
@@ -77,7 +77,7 @@ class PostgresControl:
 
     async def set_phase(self, phase: Phase, reason: str, user: str) -> None:
         await self._connection.execute(
-            "INSERT INTO phases (phase, reason, set_by) VALUES ($1, $2, $3)", phase.value, reason, user
+            "INSERT INTO phases (phase, reason, set_by) VALUES ($1, $2, $3)", phase.value, storable(reason), user
         )
 
     async def track_record(self) -> TrackRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipeline.adapters.postgres import cases
-from pipeline.adapters.postgres.pool import Connection
+from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.adapters.postgres.records import DIAGNOSIS, INCIDENT_COLUMNS, PASSAGES, SEVERITY, VERIFICATION, incident
 from pipeline.domain.anomaly import Anomaly
 from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
@@ -99,7 +99,7 @@ class PostgresIncidents:
             incident_.version,
             incident_.state.value,
             to.value,
-            outcome,
+            storable(outcome) if outcome is not None else None,
             _FINAL,
         )
         return incident(row) if row else None

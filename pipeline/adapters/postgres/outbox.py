@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.domain.ids import IncidentId, OutboxId
@@ -56,10 +56,16 @@ class PostgresOutbox:
         )
         if row is None:
             return None
+        try:
+            notice = _NOTICE.validate_python(row["payload"])
+        except ValidationError as error:
+            # Written by a newer version, or by hand: set aside, so that it holds nobody up.
+            await self.dead(OutboxId(row["id"]), f"not understood: {error.error_count()} problems in the payload")
+            return None
         return OutboxRow(
             id=OutboxId(row["id"]),
             incident_id=IncidentId(row["incident_id"]) if row["incident_id"] is not None else None,
-            notice=_NOTICE.validate_python(row["payload"]),
+            notice=notice,
             attempts=row["attempts"],
             in_doubt=row["attempted_at"] is not None,
         )

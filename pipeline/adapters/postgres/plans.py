@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.adapters.postgres.pool import Connection
+from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.adapters.postgres.records import ANSWERS, PLAN_COLUMNS, approval, plan
 from pipeline.domain.approval import Approval
 from pipeline.domain.errors import PermanentError
@@ -83,7 +83,7 @@ class PostgresPlans:
             approval_.plan_hash,
             approval_.user_id,
             approval_.decision,
-            approval_.reason,
+            storable(approval_.reason),
         )
         return bool(new)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.adapters.postgres.pool import Connection
+from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.domain.ids import IncidentId
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 
@@ -20,7 +20,7 @@ class PostgresTrace:
             "INSERT INTO trace (incident_id, kind, summary, data) VALUES ($1, $2, $3, $4)",
             incident_id,
             entry.kind.value,
-            entry.summary,
+            storable(entry.summary),
             dict(entry.data),
         )
 
