@@ -1,0 +1,281 @@
+"""From samples to a proposal through the real stages, on the real store and a Kubernetes API server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from executors.targets.registry import Registry
+from pipeline.adapters.llm.rules import RulesDiagnostician
+from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.anomaly import DetectionSettings
+from pipeline.domain.catalogue import Catalogue, Service
+from pipeline.domain.diagnosis import Category, Hypothesis, Passage
+from pipeline.domain.errors import PermanentError, TemporaryError
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.incident import Case
+from pipeline.domain.lifecycle import IncidentState, PlanState
+from pipeline.domain.phase import Phase
+from pipeline.domain.plan import ManualAction, RestartAction
+from pipeline.domain.telemetry import CallEdge, Reading, Sample, SeriesKey, Signal, SourceFailure
+from pipeline.domain.trace import TraceKind
+from pipeline.ports.clock import SystemClock
+from pipeline.ports.knowledge import Knowledge
+from pipeline.ports.metrics import MetricsSource
+from pipeline.ports.model import Answer, Diagnostician, Question
+from pipeline.stages.correlate import Correlator
+from pipeline.stages.detect import Detector
+from pipeline.stages.diagnose import Diagnoser
+from pipeline.stages.investigate import Investigator
+from pipeline.stages.observe import observe
+from pipeline.stages.propose import Proposer
+from pipeline.stages.settings import LoopSettings
+from tests.contract.targets.places import KubePlace
+
+WEB, CHECKOUT = ServiceName("web"), ServiceName("checkout")
+P99 = SeriesKey(CHECKOUT, Signal.LATENCY_P99)
+TRAFFIC = SeriesKey(CHECKOUT, Signal.TRAFFIC)
+DETECTION = DetectionSettings(memory_sustain_s=10, latency_sustain_s=10, clear_after_s=10)
+STEP = timedelta(seconds=2)
+
+
+@dataclass
+class Scripted(MetricsSource):
+    """Says what the test tells it to."""
+
+    now_values: dict[SeriesKey, float] = field(default_factory=dict)
+    failures: tuple[SourceFailure, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "scripted"
+
+    async def read(self, now: datetime) -> Reading:
+        samples = tuple(Sample(key, now, value) for key, value in self.now_values.items())
+        return Reading(samples, (CallEdge(WEB, CHECKOUT, 1.0),), self.failures)
+
+    async def close(self) -> None:
+        return
+
+
+class Shelf(Knowledge):
+    def __init__(self, trouble: Exception | None = None) -> None:
+        self._trouble = trouble
+
+    async def search(self, query: str, *, limit: int) -> Sequence[Passage]:
+        if self._trouble is not None:
+            raise self._trouble
+        return [Passage("memory.md", "Memory leak", "Restart the replica.", 0.8, "vector")]
+
+
+class Author(RulesDiagnostician):
+    """A model that answers as told, or not at all."""
+
+    def __init__(self, *, error: Exception | None = None, pause_s: float = 0.0, says: Hypothesis | None = None) -> None:
+        self._error, self._pause_s, self._says = error, pause_s, says
+
+    @property
+    def name(self) -> str:
+        return "some-model"
+
+    async def diagnose(self, question: Question) -> Answer:
+        await asyncio.sleep(self._pause_s)
+        if self._error is not None:
+            raise self._error
+        assert self._says is not None
+        return Answer(self._says, self.name, {"prompt": "…"})
+
+
+class Loop:
+    """The stages as the runtime calls them, on a clock of the test's own."""
+
+    def __init__(self, store: PostgresStore, place: KubePlace) -> None:
+        self.store, self.source = store, Scripted()
+        self.now = datetime.now(UTC) - timedelta(minutes=8)
+        self.catalogue = Catalogue({CHECKOUT: Service(tier=3, target=place.address), WEB: Service()})
+        self.targets = Registry({"kubernetes": place.target})
+        self.detector = Detector(store, DETECTION)
+        self.correlator = Correlator(store, self.catalogue, DETECTION)
+        self.memory: list[SeriesKey] = []
+
+    async def ticks(self, number: int, values: Mapping[SeriesKey, float]) -> None:
+        for _ in range(number):
+            self.now += STEP
+            self.source.now_values = dict(values)
+            await observe([self.source], self.store, self.now)
+            result = await self.detector.run(self.now, reload=False)
+            await self.correlator.run(result, await self.detector.bank(), self.now)
+
+    def diagnoser(self, author: Diagnostician | None = None, shelf: Knowledge | None = None) -> Diagnoser:
+        settings = LoopSettings(detection=DETECTION, model_deadline_s=0.5)
+        rules = RulesDiagnostician()
+        investigator = Investigator(self.store, self.targets, self.catalogue, DETECTION)
+        proposer = Proposer(self.store, self.catalogue, settings)
+        return Diagnoser(
+            self.store, investigator, shelf or Shelf(), author or rules, rules, proposer, SystemClock(), settings
+        )
+
+    async def diagnosed(self, author: Diagnostician | None = None, shelf: Knowledge | None = None) -> Case:
+        async with self.store.begin() as uow:
+            (incident,) = await uow.incidents.open()
+        await self.diagnoser(author, shelf).run(incident, await self.detector.bank())
+        return await self.case()
+
+    async def case(self) -> Case:
+        async with self.store.begin() as uow:
+            case = await uow.incidents.case((await uow.incidents.recent(1))[0].id)
+        assert case is not None
+        return case
+
+
+@pytest.fixture
+async def loop(store: PostgresStore, place: KubePlace) -> Loop:
+    loop = Loop(store, place)
+    async with store.begin() as uow:
+        await uow.control.set_phase(Phase.ASSIST, "for the test", "test")
+    state = await place.target.observe(await place.target.resolve(place.address))
+    loop.memory = [SeriesKey(CHECKOUT, Signal.MEMORY_RATIO, one.name) for one in state.instances]
+    await loop.ticks(40, healthy(loop))
+    return loop
+
+
+def healthy(loop: Loop) -> dict[SeriesKey, float]:
+    wobble = 1 + 0.02 * (loop.now.second % 3 - 1)
+    base = {P99: 0.1 * wobble, TRAFFIC: 10.0 * wobble, SeriesKey(WEB, Signal.LATENCY_P99): 0.15 * wobble}
+    return {**base, **dict.fromkeys(loop.memory, 0.4 * wobble)}
+
+
+def leaking(loop: Loop) -> dict[SeriesKey, float]:
+    return {**healthy(loop), loop.memory[0]: 0.93}
+
+
+async def test_one_breach_is_one_incident_however_long_it_lasts(loop: Loop) -> None:
+    await loop.ticks(20, leaking(loop))
+    async with loop.store.begin() as uow:
+        incidents = await uow.incidents.recent(10)
+    assert [(one.service, one.family, one.state) for one in incidents] == [(CHECKOUT, "memory", IncidentState.OPEN)]
+
+
+async def test_slow_callers_fold_into_the_slow_callee(loop: Loop) -> None:
+    slow = {**healthy(loop), P99: 2.0, SeriesKey(WEB, Signal.LATENCY_P99): 2.1}
+    await loop.ticks(10, slow)
+    async with loop.store.begin() as uow:
+        (incident,) = await uow.incidents.open()
+    case = await loop.case()
+    assert incident.service == CHECKOUT
+    assert {item.anomaly.key.service for item in case.anomalies} == {WEB, CHECKOUT}
+    assert case.callers == (WEB,)
+
+
+async def test_what_ends_by_itself_is_said_to(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    await loop.diagnosed()
+    await loop.ticks(10, healthy(loop))
+    case = await loop.case()
+    assert case.incident.state is IncidentState.SELF_RECOVERED
+    assert case.plan is not None
+    assert case.plan.state is PlanState.SUPERSEDED
+
+
+async def test_baselines_survive_a_restart(loop: Loop) -> None:
+    known = await loop.detector.expectation(P99, loop.now)
+    again = await Detector(loop.store, DETECTION).expectation(P99, loop.now)
+    assert known.known
+    assert (again.mean, again.sigma, again.weight) == pytest.approx((known.mean, known.sigma, known.weight))
+
+
+async def test_an_incident_does_not_teach_the_baseline(loop: Loop) -> None:
+    before = await loop.detector.expectation(P99, loop.now)
+    await loop.ticks(30, {**healthy(loop), P99: 3.0})
+    after = await loop.detector.expectation(P99, loop.now)
+    assert after.mean == pytest.approx(before.mean)
+
+
+async def test_a_source_that_is_gone_is_shown_and_stops_nothing(loop: Loop) -> None:
+    loop.source.failures = (SourceFailure("scrape checkout-2", "connection refused"),)
+    await loop.ticks(1, healthy(loop))
+    async with loop.store.begin() as uow:
+        (health,) = await uow.telemetry.health()
+    assert health.failures == ("scrape checkout-2: connection refused",)
+
+
+async def test_the_rules_engine_proposes_the_restart_of_the_leaking_replica(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed()
+    assert case.incident.state is IncidentState.AWAITING_DECISION
+    assert case.diagnosis is not None
+    assert (case.diagnosis.category, case.diagnosis.source) == (Category.MEMORY, "rules")
+    assert case.plan is not None
+    assert isinstance(case.plan.action, RestartAction)
+    assert [one.name for one in case.plan.action.instances] == [loop.memory[0].instance]
+    assert case.guardrails.allowed
+    async with loop.store.begin() as uow:
+        kinds = {stored.entry.kind for stored in await uow.trace.read(case.incident.id)}
+    assert kinds >= {
+        TraceKind.DETECTED,
+        TraceKind.SEVERITY,
+        TraceKind.TOOL_CALL,
+        TraceKind.RETRIEVED,
+        TraceKind.PROMPT,
+        TraceKind.HYPOTHESIS,
+        TraceKind.REVIEW,
+        TraceKind.CONFIDENCE,
+        TraceKind.PLANNED,
+        TraceKind.GUARDRAILS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("author", "said"),
+    [
+        (Author(error=TemporaryError("overloaded")), "overloaded"),
+        (Author(error=PermanentError("no such model")), "no such model"),
+        (Author(pause_s=30.0), "no answer in"),
+    ],
+)
+async def test_a_model_that_fails_is_named_and_the_rules_answer(loop: Loop, author: Author, said: str) -> None:
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed(author)
+    assert case.incident.state is IncidentState.AWAITING_DECISION
+    assert case.diagnosis is not None
+    assert case.diagnosis.source == "rules"
+    assert any("some-model" in note and said in note for note in case.diagnosis.notes)
+
+
+async def test_a_model_that_is_not_sure_proposes_nothing(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    unsure = Hypothesis(category=Category.MEMORY, root_cause="perhaps a leak", claims=(), certainty=0.2)
+    case = await loop.diagnosed(Author(says=unsure))
+    assert case.incident.state is IncidentState.ESCALATED
+    assert case.plan is not None
+    assert case.plan.state is PlanState.BLOCKED
+
+
+async def test_a_category_without_an_executor_is_left_to_a_person_with_the_command(loop: Loop) -> None:
+    await loop.ticks(10, {**healthy(loop), SeriesKey(CHECKOUT, Signal.CERT_REMAINING, "checkout-1"): 3600.0})
+    case = await loop.diagnosed()
+    assert case.incident.state is IncidentState.ESCALATED
+    assert case.plan is not None
+    assert isinstance(case.plan.action, ManualAction)
+    assert "cmctl renew checkout -n shop" in case.plan.action.command
+
+
+async def test_shadow_says_what_it_would_have_done(loop: Loop) -> None:
+    async with loop.store.begin() as uow:
+        await uow.control.set_phase(Phase.SHADOW, "for the test", "test")
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed()
+    assert case.incident.state is IncidentState.ESCALATED
+    assert "would have proposed" in case.incident.outcome
+
+
+async def test_no_runbooks_lower_the_confidence_and_are_named(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed(shelf=Shelf(TemporaryError("database away")))
+    assert case.diagnosis is not None
+    assert case.diagnosis.confidence.retrieval == 0.0
+    assert any("no runbooks: database away" in note for note in case.diagnosis.notes)
