@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from dotenv.parser import parse_stream
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from pipeline.domain.errors import ConfigurationError
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +36,11 @@ class Variable:
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+"""Up to 31 years where it is seconds: dates can still be reckoned with it."""
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -141,6 +148,15 @@ class VerificationTuning(_Group):
     ] = 600.0
 
 
+def _in_time(tuning: VerificationTuning) -> VerificationTuning:
+    if tuning.hold_s >= tuning.deadline_s:
+        raise ValueError(
+            f"SRE_VERIFY_HOLD_S: {tuning.hold_s:g} s must be less than SRE_VERIFY_DEADLINE_S ({tuning.deadline_s:g} s),"
+            " or no action could ever be found to have helped"
+        )
+    return tuning
+
+
 class ModelSettings(_Group):
     anthropic_api_key: Annotated[
         SecretStr | None, Variable("ANTHROPIC_API_KEY", "text", "Claude diagnoses; empty: the rules engine does")
@@ -166,7 +182,7 @@ class GuardSettings(_Group):
         Count, Variable("SRE_APPROVALS_SEVERE", "people", "needed at SEV1/SEV2 and for tier 1 services")
     ] = 2
     resume_people: Annotated[Count, Variable("SRE_RESUME_PEOPLE", "people", "needed to release a kill switch")] = 2
-    max_share: Annotated[Ratio, Variable("SRE_MAX_SHARE", "ratio", "share of live replicas down at once")] = 0.5
+    max_share: Annotated[Ratio, Variable("SRE_MAX_SHARE", "ratio", "share of ready replicas down at once")] = 0.5
     max_callers: Annotated[int, Field(ge=0), Variable("SRE_MAX_CALLERS", "services", "that may feel an action")] = 10
     cooldown_s: Annotated[Positive, Variable("SRE_COOLDOWN_S", "seconds", "rest of a target after any action")] = 600.0
     max_actions_target_hour: Annotated[
@@ -208,7 +224,7 @@ class Settings(_Group):
     slack: SlackSettings = SlackSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     detection: DetectionTuning = DetectionTuning()
-    verification: VerificationTuning = VerificationTuning()
+    verification: Annotated[VerificationTuning, AfterValidator(_in_time)] = VerificationTuning()
     model: ModelSettings = ModelSettings()
     guard: GuardSettings = GuardSettings()
     targets: TargetSettings = TargetSettings()
@@ -232,7 +248,7 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         names = {(group, field): name for name, (group, field) in known.items()}
-        problems += [f"{names[(str(e['loc'][0]), str(e['loc'][1]))]}: {e['msg'].lower()}" for e in error.errors()]
+        problems += [_wrong(one, names) for one in error.errors()]
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings
@@ -253,14 +269,35 @@ def _from_file(path: Path | None) -> dict[str, str]:
     if path is None or not path.is_file():
         return {}
     try:
-        return {name: value or "" for name, value in dotenv_values(path).items()}
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read ({error})") from error
+    if malformed := list(_malformed(text)):
+        lines = (f"{path}, line {number}: not of the form NAME=value (capital letters)" for number in malformed)
+        raise ConfigurationError("\n".join(lines))
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
+
+
+def _malformed(text: str) -> Iterator[int]:
+    """Numbers of the lines that set nothing. Their text may be a secret that lost its name: it is never shown."""
+    for binding in parse_stream(StringIO(text)):
+        named = binding.key is not None and binding.value is not None and _NAME.fullmatch(binding.key)
+        if not named and (binding.error or binding.key is not None):
+            original = binding.original.string
+            yield binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")
 
 
 def _ours(merged: Mapping[str, str], from_file: Mapping[str, str]) -> set[str]:
     """Names that must be known: all of ``.env``, and everything in the environment that begins with ``SRE_``."""
     return {name for name in merged if name.startswith("SRE_")} | set(from_file)
+
+
+def _wrong(error: ErrorDetails, names: Mapping[tuple[str, str], str]) -> str:
+    """One line on a wrong setting; a mistake of several together says itself which they are."""
+    if len(error["loc"]) < 2:
+        return error["msg"].removeprefix("Value error, ")
+    message = error["msg"]
+    return f"{names[(str(error['loc'][0]), str(error['loc'][1]))]}: {message[:1].lower()}{message[1:]}"
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""How much could be hurt: live replicas touched at once, and everybody who calls the service."""
+"""How much could be hurt: ready replicas touched at once, and everybody who calls the service."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from pipeline.domain.plan import RestartAction, ScaleAction, TargetState
 
 
 def share_at_once(action: RestartAction | ScaleAction, observed: TargetState) -> float:
-    """Share of the live replicas that is down at the same time, 0..1. Restarts go one replica at a time."""
-    live = len(observed.instances)
+    """Share of the ready replicas that is down at the same time, 0..1; there must be one.
+
+    Restarts go one replica at a time, and that of a replica which is not ready takes none away. Of scaling down the
+    worst is taken: that the ready ones go first.
+    """
     match action:
         case RestartAction():
-            return 1 / live
+            named = {instance.uid for instance in action.instances}
+            return any(one.ready and one.uid in named for one in observed.instances) / observed.ready
         case ScaleAction():
-            return max(live - action.to_replicas, 0) / live
+            return min(max(len(observed.instances) - action.to_replicas, 0), observed.ready) / observed.ready
         case _:
             assert_never(action)
 
@@ -25,16 +29,21 @@ def blast_radius(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
     """Unknown blocks, an empty set blocks, too large a share or too many callers block."""
     if facts.observed is None:
         return RuleAnswer("blast_radius", False, "the target could not be read: unknown radius")
-    live = len(facts.observed.instances)
-    if live == 0:
-        return RuleAnswer("blast_radius", False, "no live replica: empty set")
+    ready = facts.observed.ready
+    if not ready and not _only_restarts_unready(facts.action, facts.observed):
+        return RuleAnswer("blast_radius", False, "no ready replica: empty set")
     if facts.callers is None:
         return RuleAnswer("blast_radius", False, "callers unknown: the service is in no dependency graph yet")
-    share = share_at_once(facts.action, facts.observed)
+    share = share_at_once(facts.action, facts.observed) if ready else 0.0
     callers = len(facts.callers)
-    figures = f"{share:.0%} of {live} live replicas at once, {callers} calling service{'s' if callers != 1 else ''}"
+    figures = f"{share:.0%} of {ready} ready replicas at once, {callers} calling service{'s' if callers != 1 else ''}"
     if share > limits.max_share:
         return RuleAnswer("blast_radius", False, f"{figures}; at most {limits.max_share:.0%} allowed")
     if callers > limits.max_callers:
         return RuleAnswer("blast_radius", False, f"{figures}; at most {limits.max_callers} callers allowed")
     return RuleAnswer("blast_radius", True, figures)
+
+
+def _only_restarts_unready(action: RestartAction | ScaleAction, observed: TargetState) -> bool:
+    unready = {one.uid for one in observed.instances if not one.ready}
+    return isinstance(action, RestartAction) and all(one.uid in unready for one in action.instances)

@@ -12,7 +12,7 @@ from pipeline.ports.store import ActionHistory, KillSwitch
 
 @dataclass(frozen=True, slots=True)
 class GuardrailLimits:
-    """``max_share``: share of live replicas down at once. ``max_callers``: services that may feel it.
+    """``max_share``: share of ready replicas down at once. ``max_callers``: services that may feel it.
 
     ``cooldown_s``: rest after any action on the target, helpful or not. ``max_scale_factor``: against one hour ago.
     """

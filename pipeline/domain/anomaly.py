@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import isfinite, isnan, nan
 
 from pipeline.domain.baseline import BaselineBank, Expectation
 from pipeline.domain.ids import ServiceName
@@ -41,6 +42,9 @@ SEARCH_PHRASE: dict[AnomalyKind, str] = {
 
 SYMPTOM_KINDS = frozenset({AnomalyKind.LATENCY, AnomalyKind.ERROR_SURGE})
 """Kinds that a failing dependency causes in its callers; the others are the service's own."""
+
+NEGLIGIBLE_SHARE = 1e-6
+"""A sigma below this share of a value is no measure for it: the baseline has no spread to speak of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,17 @@ class Anomaly:
 
     @property
     def sigmas(self) -> float:
-        """Distance from the baseline in its own sigmas; NaN without a baseline."""
+        """Distance from the baseline in its own sigmas; NaN without a baseline, or with one of no spread."""
+        if self.sigma <= NEGLIGIBLE_SHARE * abs(self.value):
+            return nan
         return (self.value - self.expected) / self.sigma
+
+    @property
+    def distance(self) -> str:
+        """``5.3σ``, or ``over 50σ`` where more would say nothing; empty where sigmas cannot be told."""
+        if isnan(self.sigmas):
+            return ""
+        return f"{self.sigmas:.1f}σ" if abs(self.sigmas) < 50 else "over 50σ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +160,8 @@ def detect(
     """Applies every rule to ``window`` (samples per series, oldest first, ending at ``now``).
 
     A series is anomalous when each of its samples within its sustain time breaches its bound and those samples span at
-    least 70 % of that time; it is cleared when none within ``clear_after_s`` does.
+    least 70 % of that time; it is cleared when none within ``clear_after_s`` does. NaN is no sample: it neither clears
+    nor breaches, and a series whose newest is NaN is not inside its bound.
     """
     traffic = _latest_traffic(window)
     anomalies: list[Anomaly] = []
@@ -155,15 +169,17 @@ def detect(
     within: set[SeriesKey] = set()
     fresh_since = now - timedelta(seconds=settings.clear_after_s)
     fresh = frozenset(key for key, samples in window.items() if samples and samples[-1].at >= fresh_since)
-    for key, samples in window.items():
+    for key, raw in window.items():
         if key.signal is Signal.TRAFFIC:
             within.add(key)
             continue
         expected = bank.expect(key, now)
         bound = bound_for(key, expected, settings)
+        samples = [sample for sample in raw if not isnan(sample.value)]
         if not samples:
             continue
-        if bound is None or not bound.breached(samples[-1].value):
+        newest = raw[-1].value
+        if isfinite(newest) and (bound is None or not bound.breached(newest)):
             within.add(key)
         if bound is None:
             continue

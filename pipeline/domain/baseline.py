@@ -31,6 +31,8 @@ MEMORY_SAMPLES = 2000.0
 """The weight of old samples decays with this horizon (samples per segment)."""
 RELATIVE_FLOOR = 0.05
 """Sigma is never taken below this share of the mean: a constant series must not page for a crumb."""
+MIN_SIGMA = 1e-9
+"""Below this, in any unit, a series has shown no spread at all: it was always at 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,14 @@ class BaselineBank:
         segment = np.where(hourly, hour, GLOBAL_SEGMENT)
         mean = self._mean[rows, segment]
         sigma = np.maximum(MAD_TO_SIGMA * self._deviation[rows, segment], RELATIVE_FLOOR * np.abs(mean))
-        return mean, np.maximum(sigma, 1e-9), self._weight[rows, segment]
+        return mean, np.maximum(sigma, MIN_SIGMA), self._weight[rows, segment]
 
     def _learn_segment(self, rows: npt.NDArray[np.int_], values: FloatArray, segment: int) -> None:
         weight = self._weight[rows, segment]
         mean = self._mean[rows, segment]
         sigma = np.maximum(MAD_TO_SIGMA * self._deviation[rows, segment], RELATIVE_FLOOR * np.abs(mean))
+        # Without spread the clip would hold a series at 0 for ever; the value itself then says how far it may pull.
+        sigma = np.where(sigma < MIN_SIGMA, RELATIVE_FLOOR * np.abs(values), sigma)
         settled = weight >= MIN_WEIGHT_GLOBAL
         low, high = mean - CLIP_SIGMAS * sigma, mean + CLIP_SIGMAS * sigma
         clipped = np.where(settled, np.clip(values, low, high), values)

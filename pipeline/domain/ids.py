@@ -1,5 +1,6 @@
 """Identifiers. Each is its own type, so that one can never be passed for another."""
 
+import re
 from typing import NewType
 
 IncidentId = NewType("IncidentId", int)
@@ -12,6 +13,8 @@ EvidenceId = NewType("EvidenceId", str)
 ServiceName = NewType("ServiceName", str)
 SlackUserId = NewType("SlackUserId", str)
 
+_LABEL = re.compile(r"(?:INC-?)?([0-9]{1,18})", re.ASCII | re.IGNORECASE)
+
 
 def incident_label(incident_id: IncidentId) -> str:
     """``INC-42``."""
@@ -20,5 +23,5 @@ def incident_label(incident_id: IncidentId) -> str:
 
 def parse_incident_label(text: str) -> IncidentId | None:
     """Reads ``INC-42``, ``inc42`` or ``42``; None when the text is no incident's label."""
-    digits = text.strip().upper().removeprefix("INC").removeprefix("-")
-    return IncidentId(int(digits)) if digits.isdecimal() and digits.isascii() and len(digits) <= 18 else None
+    found = _LABEL.fullmatch(text.strip())
+    return IncidentId(int(found[1])) if found else None

@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.domain.ids import IncidentId, PlanId
 from pipeline.domain.lifecycle import PlanState
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?$")]
 """A platform's object name: no wildcard, no selector, nothing outside ASCII."""
+
+MAX_RESTARTS = 50
+"""Replicas that one action may restart."""
+MAX_REPLICAS = 1000
+"""Replicas that a target may be scaled from or to."""
+MAX_WHY = 300
+"""Characters of the reason why a person has to act."""
 
 
 class _Frozen(BaseModel):
@@ -27,19 +34,29 @@ class InstanceRef(_Frozen):
     uid: Annotated[str, Field(min_length=1, max_length=128)]
 
 
+def _each_once(instances: tuple[InstanceRef, ...]) -> tuple[InstanceRef, ...]:
+    if len({instance.uid for instance in instances}) < len(instances):
+        raise ValueError("the same replica is named twice")
+    return instances
+
+
 class RestartAction(_Frozen):
-    """Restart these replicas, one at a time."""
+    """Restart these replicas, one at a time and each once."""
 
     kind: Literal["restart"] = "restart"
-    instances: Annotated[tuple[InstanceRef, ...], Field(min_length=1, max_length=50, strict=False)]
+    instances: Annotated[
+        tuple[InstanceRef, ...],
+        Field(min_length=1, max_length=MAX_RESTARTS, strict=False),
+        AfterValidator(_each_once),
+    ]
 
 
 class ScaleAction(_Frozen):
     """Set the number of replicas: absolute, so that doing it twice is doing it once."""
 
     kind: Literal["scale"] = "scale"
-    from_replicas: Annotated[int, Field(ge=1, le=1000)]
-    to_replicas: Annotated[int, Field(ge=1, le=1000)]
+    from_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
+    to_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
 
 
 class ManualAction(_Frozen):
@@ -47,7 +64,7 @@ class ManualAction(_Frozen):
 
     kind: Literal["manual"] = "manual"
     command: Annotated[str, Field(min_length=1, max_length=1000)]
-    why_manual: Annotated[str, Field(min_length=1, max_length=300)]
+    why_manual: Annotated[str, Field(min_length=1, max_length=MAX_WHY)]
 
 
 Action = Annotated[RestartAction | ScaleAction | ManualAction, Field(discriminator="kind")]
@@ -104,7 +121,7 @@ class ScaleTo(_Frozen):
     """Physical operation: want this many replicas."""
 
     op: Literal["scale_to"] = "scale_to"
-    replicas: Annotated[int, Field(ge=1, le=1000)]
+    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
 
 
 Operation = Annotated[RestartInstance | ScaleTo, Field(discriminator="op")]

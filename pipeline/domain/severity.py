@@ -77,7 +77,7 @@ def classify(facts: SeverityFacts) -> SeverityResult:
     parts = {
         "user_impact": max(min(facts.error_ratio / 0.5, 1.0), latency_impact),
         "tier": _TIER_SCORE.get(facts.tier, 0.1),
-        "blast_radius": facts.affected_services / facts.known_services if facts.known_services else 1.0,
+        "blast_radius": min(facts.affected_services / facts.known_services, 1.0) if facts.known_services else 1.0,
         "financial": min(max(facts.financial, 0.0), 1.0),
         "irreversibility": max((_IRREVERSIBLE[kind] for kind in facts.kinds), default=0.0),
     }

@@ -7,7 +7,17 @@ from typing import assert_never
 
 from pipeline.domain.diagnosis import Category, Diagnosis
 from pipeline.domain.facts import Facts
-from pipeline.domain.plan import InstanceRef, ManualAction, RestartAction, ScaleAction, TargetRef, TargetState
+from pipeline.domain.plan import (
+    MAX_REPLICAS,
+    MAX_RESTARTS,
+    MAX_WHY,
+    InstanceRef,
+    ManualAction,
+    RestartAction,
+    ScaleAction,
+    TargetRef,
+    TargetState,
+)
 
 MAX_SCALE_FACTOR = 2.0
 
@@ -16,42 +26,50 @@ def choose_action(
     diagnosis: Diagnosis, facts: Facts, state: TargetState | None, why_unreadable: str
 ) -> RestartAction | ScaleAction | ManualAction:
     """The action for ``diagnosis`` on a target read as ``state``; manual, with the command, where none can be taken."""
+    action: RestartAction | ScaleAction | str
     match diagnosis.category:
         case Category.MEMORY:
-            return _restart(diagnosis, state) or _manual(
-                diagnosis, state, why_unreadable or "no live replica to restart"
-            )
+            action = _restart(diagnosis, state)
         case Category.SATURATION:
-            return _scale(facts, state) or _manual(diagnosis, state, why_unreadable or "no replica count to start from")
+            action = _scale(facts, state)
         case Category.BAD_CHANGE | Category.DISK | Category.CERTIFICATE:
             return _manual(diagnosis, state, f"no executor here for the category {diagnosis.category.value}")
         case Category.UNKNOWN:
             return _manual(diagnosis, state, "the cause is not known")
         case _:
             assert_never(diagnosis.category)
+    return _manual(diagnosis, state, why_unreadable or action) if isinstance(action, str) else action
 
 
-def _restart(diagnosis: Diagnosis, state: TargetState | None) -> RestartAction | None:
-    if state is None:
-        return None
-    suspects = [one for one in state.instances if one.name in diagnosis.suspect_instances]
+def _restart(diagnosis: Diagnosis, state: TargetState | None) -> RestartAction | str:
+    """The restart, or why there is none."""
+    suspects = [one for one in state.instances if one.name in diagnosis.suspect_instances] if state else []
     if not suspects:
-        return None
+        return "no live replica to restart"
+    if len(suspects) > MAX_RESTARTS:
+        return f"{len(suspects)} replicas are suspected, and at most {MAX_RESTARTS} are restarted at a time"
     return RestartAction(instances=tuple(InstanceRef(name=one.name, uid=one.uid) for one in suspects))
 
 
-def _scale(facts: Facts, state: TargetState | None) -> ScaleAction | None:
+def _scale(facts: Facts, state: TargetState | None) -> ScaleAction | str:
+    """The scaling, or why there is none."""
     if state is None or state.replicas < 1:
-        return None
+        return "no replica count to start from"
+    if state.replicas >= MAX_REPLICAS:
+        return f"{state.replicas} replicas already, and at most {MAX_REPLICAS} are asked for"
     base = state.replicas_1h_ago or state.replicas
-    cap = int(base * MAX_SCALE_FACTOR)
-    wanted = math.ceil(state.replicas * (facts.traffic_ratio or 1.0))
-    to = min(max(wanted, state.replicas + 1), cap)
-    return ScaleAction(from_replicas=state.replicas, to_replicas=to) if to > state.replicas else None
+    cap = min(int(base * MAX_SCALE_FACTOR), MAX_REPLICAS)
+    if cap <= state.replicas:
+        return (
+            f"{state.replicas} replicas already, and the cap is {cap}: {MAX_SCALE_FACTOR:g} times those of one hour ago"
+        )
+    load = facts.traffic_ratio if facts.traffic_ratio and math.isfinite(facts.traffic_ratio) else 1.0
+    wanted = math.ceil(state.replicas * load)
+    return ScaleAction(from_replicas=state.replicas, to_replicas=min(max(wanted, state.replicas + 1), cap))
 
 
 def _manual(diagnosis: Diagnosis, state: TargetState | None, why: str) -> ManualAction:
-    return ManualAction(command=manual_command(diagnosis, state.ref if state else None), why_manual=why)
+    return ManualAction(command=manual_command(diagnosis, state.ref if state else None), why_manual=why[:MAX_WHY])
 
 
 def manual_command(diagnosis: Diagnosis, ref: TargetRef | None) -> str:

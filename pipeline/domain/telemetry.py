@@ -108,7 +108,7 @@ def format_value(value: float, unit: Unit) -> str:
         case Unit.SECONDS:
             return _format_seconds(value)
         case Unit.PER_SECOND:
-            return f"{value:.1f} /s" if value < 100 else f"{value:.0f} /s"
+            return f"{value:.1f} /s" if value < 99.95 else f"{value:.0f} /s"
         case Unit.RATIO:
             return f"{value * 100:.1f} %" if 0 < abs(value) < 0.095 else f"{value * 100:.0f} %"
         case _:
@@ -116,13 +116,15 @@ def format_value(value: float, unit: Unit) -> str:
 
 
 def _format_seconds(value: float) -> str:
-    size = abs(value)
-    if size < 1:
-        return f"{value * 1000:.0f} ms"
-    if size < 120:
-        return f"{value:.1f} s"
-    if size < 7200:
-        return f"{value / 60:.0f} min"
-    if size < 172_800:
-        return f"{value / 3600:.0f} h"
-    return f"{int(value // 86_400)} d {int(value % 86_400 // 3600)} h"
+    """The limits lie where rounding would write a unit's last figure as the next unit's first (``1000 ms``)."""
+    sign, size = "-" if value < 0 else "", abs(value)
+    if size < 0.9995:
+        return f"{sign}{size * 1000:.0f} ms"
+    if size < 119.95:
+        return f"{sign}{size:.1f} s"
+    if size < 119.5 * 60:
+        return f"{sign}{size / 60:.0f} min"
+    if size < 47.5 * 3600:
+        return f"{sign}{size / 3600:.0f} h"
+    hours = max(int(size // 3600), 48)
+    return f"{sign}{hours // 24} d {hours % 24} h"

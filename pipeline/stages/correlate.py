@@ -8,10 +8,10 @@ from executors.guardrails.inputs import GRAPH_MAX_AGE_S
 from pipeline.domain.anomaly import SYMPTOM_KINDS, DetectionResult, DetectionSettings
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
-from pipeline.domain.correlation import Fold, correlate
-from pipeline.domain.ids import IncidentId
+from pipeline.domain.correlation import Fold, correlate, explained_by
+from pipeline.domain.ids import IncidentId, incident_label
 from pipeline.domain.incident import Case, Incident
-from pipeline.domain.lifecycle import IncidentState
+from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
 from pipeline.domain.severity import SeverityResult
 from pipeline.domain.telemetry import SIGNAL_TITLE, SeriesKey, format_value
@@ -23,6 +23,8 @@ from pipeline.stages.triage import triage
 
 _QUIET_STATES = frozenset({IncidentState.OPEN, IncidentState.AWAITING_DECISION, IncidentState.ESCALATED})
 """States in which an incident may turn out to be over by itself; while something is being done, verification judges."""
+
+_SUMMARY = ThreadNotice(part=ThreadPart.SUMMARY)
 
 
 class Correlator:
@@ -40,16 +42,23 @@ class Correlator:
             graph = await uow.telemetry.graph(max_age_s=GRAPH_MAX_AGE_S)
             open_incidents = {incident.id: incident for incident in await uow.incidents.open()}
             for fold in correlate(result.anomalies, graph, open_incidents.values()):
-                opened += await self._take_in(uow, fold, graph, bank, now)
+                root = await self._take_in(uow, fold, graph, bank, now)
+                if root is None:
+                    continue
+                opened += 1
+                for incident in list(open_incidents.values()):
+                    if await self._fold_into(uow, incident, fold, root, graph):
+                        del open_incidents[incident.id]
             for incident in open_incidents.values():
                 await self._see_whether_over(uow, incident, result)
         return opened
 
     async def _take_in(
         self, uow: UnitOfWork, fold: Fold, graph: DependencyGraph, bank: BaselineBank, now: datetime
-    ) -> int:
+    ) -> IncidentId | None:
+        """The incident that was opened for ``fold``, if one was."""
         incident_id = fold.incident
-        opened, grown = 0, False
+        opened, grown = False, False
         if incident_id is None:
             severity = await self._severity(uow, fold, graph, bank, now)
             incident = await uow.incidents.create(
@@ -62,8 +71,8 @@ class Correlator:
                 generated_baseline=any(bank.expect(anomaly.key, now).generated for anomaly in fold.anomalies),
             )
             if incident is None:
-                return 0
-            incident_id, opened = incident.id, 1
+                return None
+            incident_id, opened = incident.id, True
             await record(
                 uow,
                 incident_id,
@@ -84,7 +93,29 @@ class Correlator:
                 grown = not opened
         if grown:
             await self._judge_again(uow, incident_id, graph, bank, now)
-        return opened
+        return incident_id if opened else None
+
+    async def _fold_into(
+        self, uow: UnitOfWork, incident: Incident, fold: Fold, root: IncidentId, graph: DependencyGraph
+    ) -> bool:
+        """Closes an undecided incident that turns out to be a symptom of the incident ``root``, opened just now.
+
+        Its anomalies go where they belong with the next detection, if they last.
+        """
+        case = await uow.incidents.case(incident.id)
+        if case is None or not explained_by(case, fold, graph):
+            return False
+        plan = await uow.plans.get(case.plan.id) if case.plan is not None else None  # held before the incident
+        if plan is not None and plan.state is PlanState.APPROVED:
+            return False
+        outcome = f"folded into {incident_label(root)}"
+        why = f"{fold.service}, which {incident.service} depends on, is in trouble itself"
+        entry = TraceEntry(TraceKind.FOLDED, f"{outcome}: {why}", {"into": root, "service": fold.service})
+        said = [line(f"Folded into {incident_label(root)}: {why}. It goes on there."), _SUMMARY]
+        moved = await advance(uow, case.incident, IncidentState.CLOSED, outcome=outcome, entries=[entry], notices=said)
+        if moved is not None and plan is not None:
+            await supersede(uow, plan.id, plan.state)
+        return moved is not None
 
     async def _judge_again(
         self, uow: UnitOfWork, incident_id: IncidentId, graph: DependencyGraph, bank: BaselineBank, now: datetime
@@ -126,7 +157,7 @@ class Correlator:
             current,
             IncidentState.SELF_RECOVERED,
             outcome=outcome,
-            notices=[line(f"Recovered by itself: {outcome}."), ThreadNotice(part=ThreadPart.SUMMARY)],
+            notices=[line(f"Recovered by itself: {outcome}."), _SUMMARY],
         )
         if over is not None and case.plan is not None:
             await supersede(uow, case.plan.id, case.plan.state)
@@ -158,7 +189,6 @@ def _title(fold: Fold) -> str:
     what = SIGNAL_TITLE[lead.key.signal]
     value = format_value(lead.value, lead.key.unit)
     if lead.kind in SYMPTOM_KINDS and lead.sigmas > 0:
-        distance = f"{lead.sigmas:.1f}σ" if lead.sigmas < 50 else "over 50σ"
-        return f"{what} {value}, {distance} above baseline"
+        return f"{what} {value}, {lead.distance} above baseline"
     side = "above" if lead.bound.breach_above else "below"
     return f"{what} {value}, {side} {format_value(lead.bound.threshold, lead.key.unit)}"

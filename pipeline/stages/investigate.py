@@ -164,8 +164,9 @@ class _Notes:
         unit = anomaly.key.unit
         baseline = ""
         if anomaly.expected == anomaly.expected:
-            spread = format_value(anomaly.sigma, unit)
-            baseline = f", baseline {format_value(anomaly.expected, unit)} ± {spread} ({anomaly.sigmas:.1f}σ)"
+            baseline = f", baseline {format_value(anomaly.expected, unit)}"
+            if anomaly.distance:
+                baseline += f" ± {format_value(anomaly.sigma, unit)} ({anomaly.distance})"
         side = "above" if anomaly.bound.breach_above else "below"
         self._keys.add(anomaly.key)
         self.add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import read_facts
@@ -42,7 +43,21 @@ class Proposer:
         passages: Sequence[Passage],
         entries: Sequence[TraceEntry],
     ) -> None:
-        """Leaves the incident awaiting a decision, or escalated with the reason why nothing is offered."""
+        """Leaves the incident awaiting a decision, or escalated with the reason why nothing is offered.
+
+        Nothing is stored when the incident was closed or folded meanwhile: no plan may wait for one that is over.
+        """
+        with suppress(_Moved):
+            await self._record(incident, diagnosis, dossier, passages, entries)
+
+    async def _record(
+        self,
+        incident: Incident,
+        diagnosis: Diagnosis,
+        dossier: Dossier,
+        passages: Sequence[Passage],
+        entries: Sequence[TraceEntry],
+    ) -> None:
         action = choose_action(diagnosis, dossier.facts, dossier.target, dossier.target_problem)
         async with self._store.begin() as uow:
             guardrails = await self._gate(uow, incident, diagnosis, action, dossier)
@@ -62,7 +77,7 @@ class Proposer:
             why_not = await self._why_not_offered(uow, diagnosis, action, guardrails)
             if why_not:
                 await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.BLOCKED)
-            await advance(
+            moved = await advance(
                 uow,
                 incident,
                 IncidentState.ESCALATED if why_not else IncidentState.AWAITING_DECISION,
@@ -70,6 +85,8 @@ class Proposer:
                 entries=entries,
                 notices=_PARTS,
             )
+            if moved is None:
+                raise _Moved
 
     def approvals_needed(self, incident: Incident) -> int:
         """Two people at SEV1/SEV2 and for tier 1 (configurable), one elsewhere."""
@@ -158,3 +175,7 @@ def _expected_effect(action: RestartAction | ScaleAction | ManualAction) -> str:
         factor = action.to_replicas / action.from_replicas
         return f"each replica gets {1 / factor:.0%} of today's load; p99 falls back to its baseline"
     return "depends on what is found"
+
+
+class _Moved(Exception):
+    """Rolls the proposal back: somebody moved the incident on in this very moment."""

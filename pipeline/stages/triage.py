@@ -24,7 +24,7 @@ def triage(
     """Classifies an incident at ``service`` from its anomalies, the newest samples, the catalogue and the graph."""
     entry = catalogue[service]
     callers = graph.callers(service)
-    seen = {key.service for key in window}
+    seen = {key.service for key in window} | {name for edge in graph.edges for name in edge} | {service}
     error = _newest(window, SeriesKey(service, Signal.ERROR_RATIO)) or 0.0
     latency_key = SeriesKey(service, Signal.LATENCY_P99)
     latency = _newest(window, latency_key)

@@ -25,7 +25,7 @@ CARD_MS = 180_000
 """From the fault to the card on a busy machine; two minutes on a quiet one is the promise."""
 SOON_MS = 30_000
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

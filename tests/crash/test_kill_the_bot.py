@@ -21,7 +21,7 @@ from pipeline.domain.lifecycle import ExecutionState, IncidentState
 from tests.databases import open_directory
 from tests.whole import WholeDemo, whole_demo
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 
 LONG_S = 180.0
 LOCK = "local_process/demo/checkout"

@@ -157,7 +157,7 @@ async def test_the_track_record_counts_what_happened(store: PostgresStore, sql: 
     await sql.execute("UPDATE incidents SET opened_at = clock_timestamp() - interval '36 hours' WHERE id = 2")
     async with store.begin() as uow:
         record = await uow.control.track_record()
-    assert (record.incidents, record.decided, record.approved, record.executed, record.recovered) == (2, 1, 1, 1, 1)
+    assert (record.incidents, record.decided, record.approved, record.executed, record.recovered) == (2, 2, 1, 1, 1)
     assert (record.inconclusive, record.needs_human) == (0, 0)
     assert record.days == pytest.approx(1.5, abs=0.01)
     assert (await case_of(store, rejected.incident_id)).incident.state is IncidentState.AWAITING_DECISION

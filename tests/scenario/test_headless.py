@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(400)]
 
 FIELDS = {
     "incident",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.domain.anomaly import AnomalyKind, Bound, DetectionResult, DetectionSettings, bound_for, detect
 from pipeline.domain.baseline import BaselineBank, Expectation
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
-from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB, make_samples
+from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB, make_anomaly, make_samples
 
 SETTINGS = DetectionSettings()
 ERRORS = SeriesKey(CHECKOUT, Signal.ERROR_RATIO)
@@ -263,3 +263,34 @@ def test_the_window_reaches_further_than_the_longest_rule() -> None:
         assert settings.window_s > longest
         assert settings.sustain_s(Signal.MEMORY_RATIO) == settings.memory_sustain_s
     assert SETTINGS.sustain_s(Signal.CERT_REMAINING) == 0
+
+
+def test_a_baseline_without_spread_has_no_sigmas() -> None:
+    quiet = bank_of(0.0, ERRORS)
+    (found,) = look(up_to_now(ERRORS, [0.2] * 6), bank=quiet).anomalies
+    assert (found.expected, found.bound.threshold) == (0.0, SETTINGS.error_min_ratio)
+    assert isnan(found.sigmas)
+    assert found.distance == ""
+
+
+@pytest.mark.parametrize(
+    ("sigma", "said"), [(0.1, "5.0σ"), (0.005, "over 50σ"), (1e-7, ""), (0.0, ""), (float("nan"), "")]
+)
+def test_the_distance_is_said_as_far_as_it_means_something(sigma: float, said: str) -> None:
+    assert make_anomaly(LATENCY, value=0.7, expected=0.2, sigma=sigma).distance == said
+
+
+@pytest.mark.parametrize("key", [MEMORY, LATENCY, TRAFFIC])
+def test_nan_clears_nothing_and_teaches_nothing(key: SeriesKey) -> None:
+    blind = look(up_to_now(key, [float("nan")] * 13), bank=BANKS_OF_04[LATENCY])
+    assert (blind.anomalies, blind.cleared) == ((), ())
+    assert key not in blind.within or key is TRAFFIC
+    assert key in blind.fresh, "it reports, and is not gone"
+
+
+def test_nan_between_samples_is_no_sample() -> None:
+    nan = float("nan")
+    assert look(up_to_now(MEMORY, [0.9, nan] * 12)).anomalies
+    assert look(up_to_now(MEMORY, [0.5, nan] * 12)).cleared == (MEMORY,)
+    assert look(up_to_now(MEMORY, [0.5, nan] * 12)).within == frozenset()
+    assert look(up_to_now(MEMORY, [0.5] + [nan] * 12)).cleared == ()

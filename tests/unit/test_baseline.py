@@ -199,3 +199,11 @@ def test_generated_history_speaks_at_every_hour_and_is_labelled() -> None:
             assert MIN_WEIGHT_HOUR <= expected.weight < 24 * MIN_WEIGHT_HOUR
             assert expected.mean == pytest.approx(centre, rel=0.1)
             assert centre * 0.04 < expected.sigma < centre * 0.1
+
+
+def test_a_series_that_was_always_zero_can_leave_zero() -> None:
+    bank = taught([*[0.0] * 20, 100.0])
+    assert 0 < bank.expect(LATENCY, T0).mean < 1, "one value alone pulls little"
+    for count in (20, 500):
+        expected = taught([*[0.0] * count, *[100.0] * 5000]).expect(LATENCY, T0)
+        assert expected.mean == pytest.approx(100, rel=0.2)

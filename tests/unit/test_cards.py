@@ -109,8 +109,7 @@ def test_blocked_and_expired_give_the_command_and_a_rejection_does_not() -> None
     assert command in words(card(CASES["blocked"]))
     assert command in words(card(CASES["expired"]))
     assert command not in words(card(CASES["rejected"]))
-    scaled = replace(CASES["blocked"], plan=replace(CASES["blocked"].plan, action=scale()))  # type: ignore[type-var]
-    assert "kubectl --namespace shop scale deployment/checkout --replicas=4" in words(card(scaled))
+    assert "To do it by hand" not in words(card(replace(CASES["blocked"], by_hand="")))
 
 
 def test_shadow_and_running_have_no_buttons_at_all() -> None:

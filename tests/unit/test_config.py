@@ -123,7 +123,10 @@ def test_the_rest_of_the_environment_is_none_of_our_business() -> None:
         ("SRE_INTERVAL_S", "0", "greater than 0"),
         ("SRE_INTERVAL_S", "-1", "greater than 0"),
         ("SRE_INTERVAL_S", "15s", "valid number"),
-        ("SRE_INTERVAL_S", "nan", "greater than 0"),
+        ("SRE_INTERVAL_S", "nan", "finite number"),
+        ("SRE_MEMORY_SUSTAIN_S", "inf", "finite number"),
+        ("SRE_MEMORY_SUSTAIN_S", "1e300", "less than or equal to 1000000000"),
+        ("SRE_LATENCY_SIGMAS", "-inf", "finite number"),
         ("SRE_MEMORY_RATIO", "85", "less than or equal to 1"),
         ("SRE_MAX_SHARE", "0", "greater than 0"),
         ("SRE_APPROVALS_SEVERE", "0", "greater than or equal to 1"),
@@ -140,6 +143,19 @@ def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str, said: st
     (line,) = mistakes({name: value})
     assert line.startswith(f"{name}: ")
     assert said in line.lower()
+
+
+def test_the_message_keeps_the_case_of_what_is_accepted() -> None:
+    (line,) = mistakes({"SRE_LOG_LEVEL": "debug"})
+    assert line == "SRE_LOG_LEVEL: input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"
+
+
+@pytest.mark.parametrize("hold_s", ["600", "900"])
+def test_what_must_hold_must_fit_before_the_deadline(hold_s: str) -> None:
+    (line,) = mistakes({"SRE_VERIFY_HOLD_S": hold_s})
+    assert line.startswith(f"SRE_VERIFY_HOLD_S: {hold_s} s must be less than SRE_VERIFY_DEADLINE_S (600 s)")
+    settings = load({"SRE_VERIFY_HOLD_S": hold_s, "SRE_VERIFY_DEADLINE_S": "901"}, None)
+    assert settings.verification.hold_s == float(hold_s)
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -189,6 +205,15 @@ def test_everything_in_the_file_must_be_known(env_file: Path) -> None:
         "FOO_BAR_BAZ: no such setting; `sre-bot config` lists them",
         "SLACK_BOT_TOKN: no such setting; did you mean SLACK_BOT_TOKEN?",
     ]
+
+
+@pytest.mark.parametrize(
+    "bad", [HIDDEN, "SRE_INTERVAL_S 5", f"={HIDDEN}", f"{HIDDEN}=", f"export {HIDDEN}", f"sre_interval_s={HIDDEN}"]
+)
+def test_a_malformed_line_is_named_by_its_number_alone(env_file: Path, bad: str) -> None:
+    env_file.write_text(f"# ours\n\nSRE_HTTP_PORT=9000\n\n\n{bad}\nSRE_COOLDOWN_S=5\n{bad}\n")
+    form = "not of the form NAME=value (capital letters)"
+    assert mistakes({}, env_file) == [f"{env_file}, line 6: {form}", f"{env_file}, line 8: {form}"]
 
 
 def test_a_wrong_value_in_the_file_counts_unless_overruled(env_file: Path) -> None:

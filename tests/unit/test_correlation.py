@@ -2,18 +2,30 @@
 
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.anomaly import KIND_OF, SYMPTOM_KINDS, Anomaly, AnomalyKind
-from pipeline.domain.correlation import Fold, correlate
+from pipeline.domain.correlation import Fold, correlate, explained_by
 from pipeline.domain.ids import IncidentId, ServiceName
-from pipeline.domain.incident import FAMILY_OF, Incident, StoredAnomaly, fingerprint
+from pipeline.domain.incident import FAMILY_OF, Case, Incident, StoredAnomaly, fingerprint
+from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.telemetry import CallEdge, SeriesKey
 from pipeline.domain.topology import DependencyGraph
-from tests.builders import CHECKOUT, INCIDENT, WEB, after, make_anomaly, make_case, make_incident
+from tests.builders import (
+    CHECKOUT,
+    INCIDENT,
+    WEB,
+    after,
+    make_anomaly,
+    make_case,
+    make_execution,
+    make_incident,
+    make_plan,
+)
 
 PAYMENTS = ServiceName("payments")
 LEDGER = ServiceName("ledger")
@@ -195,3 +207,78 @@ def test_the_lead_is_the_oldest_cause_of_the_incidents_own_service() -> None:
     assert lead(elsewhere, symptom, later, cause) == cause
     assert lead(elsewhere, symptom) == symptom
     assert lead(elsewhere) == elsewhere
+
+
+A, B, C = ServiceName("a"), ServiceName("b"), ServiceName("c")
+CIRCLE = graph_of([(WEB, A), (A, B), (B, C), (C, A)])
+
+
+def test_services_that_call_in_a_circle_are_one_cause() -> None:
+    for order in permutations([trouble(WEB), trouble(A), trouble(B), trouble(C)]):
+        (fold,) = correlate(order, CIRCLE, [])
+        assert (fold.service, fold.family, len(fold.anomalies)) == (A, "requests", 4)
+
+
+def test_the_root_of_a_circle_is_its_cause_or_what_is_open() -> None:
+    seen = [trouble(one) for one in (WEB, A, B, C)]
+    (fold,) = correlate(seen, CIRCLE, [incident_at(C)])
+    assert (fold.service, fold.incident) == (C, INCIDENT)
+    (fold,) = correlate([*seen, trouble(B, MEMORY)], CIRCLE, [])
+    assert (fold.service, fold.family) == (B, "memory")
+    below = graph_of([(WEB, A), (A, B), (B, C), (C, A), (B, LEDGER)])
+    (fold,) = correlate([*seen, trouble(LEDGER)], below, [])
+    assert fold.service == LEDGER
+
+
+def caller_case(*seen: Anomaly, **changes: Any) -> Case:
+    """The open incident of requests at ``web``, with nothing proposed yet, unless ``changes`` say otherwise."""
+    anomalies = tuple(StoredAnomaly(one, None) for one in seen or (trouble(WEB),))
+    return replace(make_case(), **{"incident": incident_at(WEB), "anomalies": anomalies, "plan": None, **changes})
+
+
+ROOT = Fold(CHECKOUT, "requests", None, (trouble(WEB), trouble(CHECKOUT)))
+
+
+@pytest.mark.parametrize("state", IncidentState)
+def test_an_undecided_incident_is_explained_by_a_new_root_below_it(state: IncidentState) -> None:
+    case = caller_case(incident=make_incident(state, service=WEB, family="requests"))
+    undecided = state in {"open", "diagnosing", "awaiting_decision", "escalated"}
+    assert explained_by(case, ROOT, GRAPH) is undecided
+
+
+@pytest.mark.parametrize(
+    ("case", "root", "graph"),
+    [
+        (caller_case(plan=make_plan(state=PlanState.APPROVED)), ROOT, GRAPH),
+        (caller_case(plan=make_plan(state=PlanState.BLOCKED), execution=make_execution()), ROOT, GRAPH),
+        (caller_case(incident=incident_at(WEB, "memory")), ROOT, GRAPH),
+        (caller_case(incident=incident_at(LEDGER)), ROOT, GRAPH),
+        (caller_case(trouble(WEB), trouble(MAILER)), ROOT, GRAPH),
+        (caller_case(trouble(WEB), trouble(WEB, MEMORY)), ROOT, GRAPH),
+        (replace(caller_case(), anomalies=()), ROOT, GRAPH),
+        (caller_case(), replace(ROOT, family="disk"), GRAPH),
+        (caller_case(), ROOT, graph_of([])),
+        (caller_case(), ROOT, graph_of([(WEB, CHECKOUT), (CHECKOUT, WEB)])),
+    ],
+    ids=[
+        "approved",
+        "acted on",
+        "a cause",
+        "below",
+        "more than that",
+        "own memory",
+        "empty",
+        "disk",
+        "alone",
+        "circle",
+    ],
+)
+def test_what_is_not_explained_by_a_new_root(case: Case, root: Fold, graph: DependencyGraph) -> None:
+    assert not explained_by(case, root, graph)
+
+
+def test_a_waiting_plan_and_callers_of_the_caller_do_not_keep_it() -> None:
+    front = ServiceName("front")
+    graph = graph_of([*CHAIN, (front, WEB)])
+    assert explained_by(caller_case(trouble(WEB), trouble(front), plan=make_plan()), ROOT, graph)
+    assert explained_by(caller_case(), replace(ROOT, service=LEDGER, family="memory"), graph)

@@ -194,8 +194,29 @@ class TestBlastRadius:
     def test_at_most_so_many_callers(self) -> None:
         assert blast_radius(facts(callers=services(10)), LIMITS).allowed
         assert not blast_radius(facts(callers=services(11)), LIMITS).allowed
-        assert blast_radius(facts(), LIMITS).reason == "33% of 3 live replicas at once, 1 calling service"
+        assert blast_radius(facts(), LIMITS).reason == "33% of 3 ready replicas at once, 1 calling service"
         assert blast_radius(facts(callers=services(2)), LIMITS).reason.endswith("2 calling services")
+
+    @pytest.mark.parametrize(
+        ("action", "ready", "allowed", "said"),
+        [
+            (restart("c-1"), (1,), False, "100% of 1 ready"),
+            (restart("c-2"), (1,), True, "0% of 1 ready"),
+            (restart("c-2", "c-1"), (1,), False, "100% of 1 ready"),
+            (restart("c-1"), (1, 2), True, "50% of 2 ready"),
+            (scale(3, 2), (1,), False, "100% of 1 ready"),
+            (scale(3, 2), (1, 2), True, "50% of 2 ready"),
+            (scale(3, 4), (1,), True, "0% of 1 ready"),
+            (restart("c-1"), (), True, "0% of 0 ready"),
+            (restart("c-1", "c-9"), (), False, "no ready replica"),
+            (scale(3, 4), (), False, "no ready replica"),
+        ],
+    )
+    def test_only_ready_replicas_count(self, action: Any, ready: tuple[int, ...], allowed: bool, said: str) -> None:
+        instances = tuple(InstanceState(f"c-{one}", f"uid-c-{one}", one in ready) for one in (1, 2, 3))
+        answer = blast_radius(facts(action=action, observed=state_of(instances=instances)), LIMITS)
+        assert answer.allowed is allowed
+        assert answer.reason.startswith(said)
 
     def test_unknown_and_empty_block(self) -> None:
         for changes in ({"observed": None}, {"callers": None}, {"observed": state_of(3, instances=())}):

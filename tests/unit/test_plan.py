@@ -75,7 +75,12 @@ def variants() -> Iterator[str]:
         {"platform": "local_process"},
     ):
         yield plan_hash(IncidentId(1), 1, scale(2, 4), make_target(**changes), "12")
-    for instances in ((instance(),), (instance(uid="u2"),), (instance("checkout-2"),), (instance(), instance("b"))):
+    for instances in (
+        (instance(),),
+        (instance(uid="u2"),),
+        (instance("checkout-2"),),
+        (instance(), instance("b", "u2")),
+    ):
         yield plan_hash(IncidentId(1), 1, RestartAction(instances=instances), target, "12")
     for command, why in (("a", "b"), ("a", "c"), ("c", "b"), ("ab", "b")):
         yield plan_hash(IncidentId(1), 1, ManualAction(command=command, why_manual=why), target, "12")
@@ -214,3 +219,12 @@ def test_only_scaling_can_be_put_back() -> None:
 def test_ready_counts_the_ready() -> None:
     live = (InstanceState("a", "1", True), InstanceState("b", "2", False))
     assert TargetState(make_target(), "1", 3, live).ready == 1
+
+
+def test_a_replica_is_restarted_once() -> None:
+    with pytest.raises(ValidationError, match="named twice"):
+        restart("checkout-1", "checkout-1")
+    with pytest.raises(ValidationError, match="named twice"):
+        RestartAction(instances=(instance("checkout-1"), instance("checkout-2")))
+    same_name = RestartAction(instances=(instance(uid="u1"), instance(uid="u2")))
+    assert len(same_name.instances) == 2

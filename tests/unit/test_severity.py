@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.anomaly import AnomalyKind
+from pipeline.domain.baseline import BaselineBank
+from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.ids import ServiceName
 from pipeline.domain.severity import WEIGHTS, Severity, SeverityFacts, classify
+from pipeline.domain.telemetry import CallEdge
+from pipeline.domain.topology import DependencyGraph
+from pipeline.stages.triage import triage
+from tests.builders import CHECKOUT, WEB, make_anomaly
+
+LEAF = ServiceName("leaf")
 
 MILD = SeverityFacts(
     kinds=(AnomalyKind.LATENCY,),
@@ -138,3 +147,16 @@ def test_the_arithmetic_is_shown() -> None:
         "0.30·user impact 0.50 + 0.25·tier 0.60 + 0.20·blast radius 0.10 + 0.15·financial 0.00"
         " + 0.10·irreversibility 0.10 = 0.33"
     )
+
+
+def test_more_affected_than_known_is_all_of_them() -> None:
+    assert part("blast_radius", affected_services=6, known_services=1) == 1
+
+
+def test_callers_seen_only_in_the_graph_are_known_services() -> None:
+    callers = [ServiceName(f"caller-{number}") for number in range(5)]
+    graph = DependencyGraph.of([CallEdge(WEB, LEAF, 1.0), *(CallEdge(one, CHECKOUT, 1.0) for one in callers)])
+    found = triage(CHECKOUT, [make_anomaly()], {}, BaselineBank(), Catalogue({}), graph)
+    assert found.parts["blast_radius"] == 6 / 8
+    alone = triage(CHECKOUT, [make_anomaly()], {}, BaselineBank(), Catalogue({}), DependencyGraph.of([]))
+    assert alone.parts["blast_radius"] == 1

@@ -76,7 +76,8 @@ def test_scaling_follows_the_load_between_one_more_and_twice(
 def test_where_the_cap_leaves_no_room_a_person_decides(replicas: int, an_hour_ago: int | None) -> None:
     found = scaled(replicas, 2.0, an_hour_ago)
     assert isinstance(found, ManualAction)
-    assert found.why_manual == "no replica count to start from"
+    expected = f"{replicas} replicas already, and the cap is" if replicas else "no replica count to start from"
+    assert found.why_manual.startswith(expected)
 
 
 @given(st.integers(1, 500), st.none() | st.floats(0, 1e6), st.none() | st.integers(1, 500))
@@ -115,3 +116,36 @@ def test_a_command_for_each_category_on_each_platform(category: Category) -> Non
     else:
         assert on_kubernetes.startswith(("kubectl ", "cmctl "))
         assert "checkout -n shop" in on_kubernetes
+
+
+@pytest.mark.parametrize(
+    ("replicas", "to", "why"),
+    [(501, 1000, ""), (999, 1000, ""), (1000, 0, "1000 replicas"), (1001, 0, "1001 replicas")],
+)
+def test_large_targets_stay_within_what_an_action_may_say(replicas: int, to: int, why: str) -> None:
+    found = scaled(replicas, 3.0)
+    if to:
+        assert found == ScaleAction(from_replicas=replicas, to_replicas=to)
+    else:
+        assert isinstance(found, ManualAction)
+        assert found.why_manual == f"{why} already, and at most 1000 are asked for"
+
+
+@pytest.mark.parametrize("unmeasured", [float("nan"), float("inf")])
+def test_a_load_that_is_no_number_asks_for_one_more(unmeasured: float) -> None:
+    assert scaled(4, unmeasured) == ScaleAction(from_replicas=4, to_replicas=5)
+
+
+def test_too_many_suspects_are_for_a_person() -> None:
+    everyone = tuple(f"checkout-{number}" for number in range(1, 61))
+    fifty = choose_action(make_diagnosis(suspect_instances=everyone[:50]), NO_FACTS, state_of(60), "")
+    assert isinstance(fifty, RestartAction)
+    found = choose_action(make_diagnosis(suspect_instances=everyone), NO_FACTS, state_of(60), "")
+    assert isinstance(found, ManualAction)
+    assert found.why_manual == "60 replicas are suspected, and at most 50 are restarted at a time"
+
+
+def test_a_long_reason_is_cut() -> None:
+    found = choose_action(make_diagnosis(), NO_FACTS, None, "API server away " * 50)
+    assert isinstance(found, ManualAction)
+    assert len(found.why_manual) == 300

@@ -18,20 +18,24 @@ from pipeline.domain.telemetry import SIGNAL_TITLE, UNIT_OF, SeriesKey, Signal, 
         (0.0421, "42 ms"),
         (0.24, "240 ms"),
         (0.999, "999 ms"),
+        (0.9996, "1.0 s"),
         (1.0, "1.0 s"),
         (1.94, "1.9 s"),
         (119.9, "119.9 s"),
+        (119.96, "2 min"),
         (120.0, "2 min"),
-        (7199.0, "120 min"),
+        (7169.0, "119 min"),
+        (7199.0, "2 h"),
         (7200.0, "2 h"),
         (170_000.0, "47 h"),
-        (172_799.0, "48 h"),
+        (172_799.0, "2 d 0 h"),
         (172_800.0, "2 d 0 h"),
         (187_200.0, "2 d 4 h"),
         (30 * 86_400.0 + 3_599, "30 d 0 h"),
         (-0.24, "-240 ms"),
         (-5.0, "-5.0 s"),
         (-7200.0, "-2 h"),
+        (-187_200.0, "-2 d 4 h"),
     ],
 )
 def test_seconds(value: float, text: str) -> None:
@@ -59,7 +63,8 @@ def test_ratios_are_percent(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0.0 /s"), (12.44, "12.4 /s"), (99.9, "99.9 /s"), (100.0, "100 /s"), (1234.5, "1234 /s")]
+    ("value", "text"),
+    [(0.0, "0.0 /s"), (12.44, "12.4 /s"), (99.9, "99.9 /s"), (99.96, "100 /s"), (100.0, "100 /s"), (1234.5, "1234 /s")],
 )
 def test_rates(value: float, text: str) -> None:
     assert format_value(value, Unit.PER_SECOND) == text

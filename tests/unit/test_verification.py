@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.anomaly import Bound
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal, Unit
-from pipeline.domain.verification import Verdict, Verification, VerificationSettings, verify
+from pipeline.domain.verification import MIN_SPAN, Verdict, Verification, VerificationSettings, verify
 from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, make_samples, make_verification
 
 SETTINGS = VerificationSettings()
@@ -66,11 +66,14 @@ def test_it_has_to_hold_for_its_whole_time() -> None:
 def test_too_few_samples_prove_nothing() -> None:
     every_50_s = make_samples(MEMORY, [GOOD] * 20, start=T0 + timedelta(seconds=50), step_s=50)
     assert judged(every_50_s, 149).verdict is Verdict.PENDING
-    every_40_s = make_samples(MEMORY, [GOOD] * 3, start=T0 + timedelta(seconds=40), step_s=40)
-    assert judged(every_40_s, 120).verdict is Verdict.RECOVERED
+    every_40_s = make_samples(MEMORY, [GOOD] * 4, start=T0 + timedelta(seconds=40), step_s=40)
+    assert judged(every_40_s, 120).verdict is Verdict.PENDING, "80 s are seen of 120"
+    assert judged(every_40_s, 160).verdict is Verdict.RECOVERED
     sparse = make_samples(MEMORY, [GOOD] * 20, start=T0 + timedelta(seconds=70), step_s=70)
     assert judged(sparse, 400).verdict is Verdict.PENDING
-    assert judged(sparse, 600).verdict is Verdict.INCONCLUSIVE
+    found = judged(sparse, 600)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "too few" in found.reason
     assert judged(every_50_s, 150, settings=replace(SETTINGS, min_samples=2)).verdict is Verdict.RECOVERED
 
 
@@ -100,6 +103,34 @@ def test_inconclusive_is_neither_success_nor_failure(values: list[float], reason
     found = judged(since_action(values), 600)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert reason in found.reason
+
+
+def test_silence_after_a_good_start_is_no_success() -> None:
+    fresh = make_samples(MEMORY, [GOOD] * 3, start=T0 + timedelta(seconds=5), step_s=5)
+    assert judged(fresh, 120).verdict is Verdict.PENDING
+    found = judged(fresh, 600)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason == "no fresh samples: the newest is 585 s old"
+
+
+def test_silence_after_a_bad_start_is_no_failure() -> None:
+    until_520_s = since_action([BAD] * 52)
+    found = judged(until_520_s, 600)
+    assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "no fresh samples: the newest is 80 s old")
+    every_70_s = make_samples(MEMORY, [BAD] * 8, start=T0 + timedelta(seconds=30), step_s=70)
+    assert judged(every_70_s, 600).verdict is Verdict.NOT_RECOVERED, "80 s are little for a series every 70 s"
+
+
+def test_a_burst_of_samples_is_no_time() -> None:
+    fresh = make_samples(MEMORY, [GOOD] * 3, start=T0 + timedelta(seconds=118), step_s=1)
+    assert judged(fresh, 121).verdict is Verdict.PENDING
+
+
+def test_a_short_hold_with_quick_samples_recovers() -> None:
+    quick = replace(SETTINGS, hold_s=14, deadline_s=90)
+    fresh = make_samples(MEMORY, [GOOD] * 40, start=T0 + timedelta(seconds=4), step_s=2)
+    assert judged(fresh, 12, settings=quick).verdict is Verdict.PENDING
+    assert judged(fresh, 15, settings=quick).verdict is Verdict.RECOVERED
 
 
 def test_flapping_is_never_recovered() -> None:
@@ -134,12 +165,19 @@ def test_requests_prove_something_only_with_traffic() -> None:
     for silent in ([], before, since_action([0.0] * 60, TRAFFIC), since_action([NAN] * 60, TRAFFIC)):
         assert judged(fast, 120, key=LATENCY, traffic=silent).verdict is Verdict.PENDING
         found = judged(fast, 600, key=LATENCY, traffic=silent)
-        assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "no traffic since the action")
+        assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "no traffic in the last 120 s")
     trickle = since_action([0.1] * 60, TRAFFIC)
     assert judged(fast, 120, key=LATENCY, traffic=trickle).verdict is Verdict.RECOVERED
     slow = since_action([BAD] * 60, LATENCY)
     assert judged(slow, 600, key=LATENCY, traffic=[]).verdict is Verdict.INCONCLUSIVE
     assert judged(slow, 600, key=LATENCY).verdict is Verdict.NOT_RECOVERED
+
+
+def test_traffic_must_flow_now_and_not_once() -> None:
+    fast = since_action([GOOD] * 60, LATENCY)
+    once = since_action([12.0] + [0.0] * 60, TRAFFIC)
+    assert judged(fast, 400, key=LATENCY, traffic=once).verdict is Verdict.PENDING
+    assert judged(fast, 600, key=LATENCY, traffic=once).verdict is Verdict.INCONCLUSIVE
 
 
 def test_memory_needs_no_traffic() -> None:
@@ -165,11 +203,13 @@ def test_no_verdict_says_more_than_was_measured(
     found = judged(since_action(values, key), waited_s, key=key, traffic=traffic)
     seen = values[: int(waited_s / STEP_S)]
     lately = [value for at, value in enumerate(seen, 1) if waited_s - at * STEP_S <= SETTINGS.hold_s and value == value]
+    reported = [at * STEP_S for at, value in enumerate(seen, 1) if waited_s - at * STEP_S <= 120 and value == value]
     match found.verdict:
         case Verdict.RECOVERED:
             assert waited_s >= SETTINGS.hold_s
             assert set(lately) == {GOOD}
             assert len(lately) >= SETTINGS.min_samples
+            assert max(reported) - min(reported) >= MIN_SPAN * SETTINGS.hold_s
             assert flowing or key is MEMORY
         case Verdict.NOT_RECOVERED:
             assert waited_s >= SETTINGS.deadline_s
