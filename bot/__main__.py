@@ -95,7 +95,7 @@ def fault(name: str, state: str, data_dir: Path | None) -> None:
     async def switch() -> None:
         async with WorldClient(world_url) as world:
             view = await world.set_fault(name, state == "on")
-            click.echo(f"{view.name} is {'on' if view.active else 'off'}: {view.description}")
+            click.echo(f"{view.name} is on: {view.description}" if view.active else f"{view.name} is off")
 
     _run(switch())
 
@@ -185,7 +185,8 @@ async def _demo(settings: Settings, data_dir: Path, port: int) -> None:
             f"""
   Open  {running.page_url}
 
-  Try   1. switch on “memory leak” in the right-hand panel (or: .venv/bin/sre-bot fault memory-leak on)
+  Try   1. switch on “memory leak” in the right-hand panel or with
+           .venv/bin/sre-bot fault memory-leak on --data-dir {running.data_dir}
         2. within two minutes a card appears in #incidents: read it, press Approve
         3. watch the thread: evidence, steps, verification with a chart
         4. type /sre status, /sre kill all testing, /sre help; be Gil and press Approve

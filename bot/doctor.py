@@ -107,7 +107,9 @@ async def _redis(settings: Settings) -> list[Finding]:
 async def _slack(settings: Settings) -> list[Finding]:
     token = settings.slack.bot_token
     if token is None or not settings.slack.channel:
-        return [Finding("slack", "wrong", "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL are needed (`sre-bot demo` is not)")]
+        return [
+            Finding("slack", "wrong", "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL are needed; `sre-bot demo` needs neither")
+        ]
     identity = await identify(make_client(token.get_secret_value(), settings.slack.api_url))
     found = [Finding("slack", "ok", f"bot {identity.bot_user_id} in team {identity.team_id}")]
     if settings.slack.app_token is None and settings.slack.signing_secret is None:

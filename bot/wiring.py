@@ -140,36 +140,12 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             command=settings.slack.command,
         )
 
-        client = make_client(settings.slack.bot_token.get_secret_value(), settings.slack.api_url)
-        identity = await _at_start(identify(client), "SLACK_BOT_TOKEN")
-        access = Access(
-            client,
-            AccessPolicy(
-                settings.slack.team_id or identity.team_id,
-                frozenset(settings.slack.approvers),
-                settings.slack.approver_group or None,
-            ),
-        )
         app_token, signing_secret = settings.slack.app_token, settings.slack.signing_secret
         if app_token is None and signing_secret is None:
             raise ConfigurationError("SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP): one is needed")
-        app = build_app(
-            client=client,
-            desk=desk,
-            access=access,
-            identity=identity,
-            command=settings.slack.command,
-            signing_secret=_plain(signing_secret),
-        )
+        client = make_client(settings.slack.bot_token.get_secret_value(), settings.slack.api_url)
         publisher = SlackPublisher(client, desk, store, settings.slack.channel)
         relay = Relay(store, publisher, bus, worker=worker, lease_s=settings.runtime.lease_s)
-
-        web = Web(desk, http_handler(app, desk, _plain(signing_secret)) if app_token is None else None)
-        url = await web.start(settings.runtime.host, settings.runtime.port)
-        stack.push_async_callback(web.stop)
-        if app_token is not None:
-            handler = await _at_start(start_socket(app, app_token.get_secret_value()), "SLACK_APP_TOKEN")
-            stack.push_async_callback(handler.close_async)
 
         runtime = Runtime(
             store,
@@ -191,10 +167,37 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             lease_s=settings.runtime.lease_s,
             samples_keep_s=settings.store.samples_keep_s,
         )
+        # A token that Slack refuses ends the start; a Slack that is away does not: the loop runs meanwhile.
+        known = await _asked(identify(client), "SLACK_BOT_TOKEN")
         runtime.start()
         stack.push_async_callback(runtime.stop)
         learning = asyncio.create_task(_quietly(learn()), name="learn runbooks")
         stack.callback(learning.cancel)
+        identity = known or await _patiently(lambda: identify(client), "SLACK_BOT_TOKEN")
+        access = Access(
+            client,
+            AccessPolicy(
+                settings.slack.team_id or identity.team_id,
+                frozenset(settings.slack.approvers),
+                settings.slack.approver_group or None,
+            ),
+        )
+        app = build_app(
+            client=client,
+            desk=desk,
+            access=access,
+            identity=identity,
+            command=settings.slack.command,
+            signing_secret=_plain(signing_secret),
+        )
+        web = Web(desk, http_handler(app, desk, _plain(signing_secret)) if app_token is None else None)
+        url = await web.start(settings.runtime.host, settings.runtime.port)
+        stack.push_async_callback(web.stop)
+        if app_token is not None:
+            socket_token = app_token.get_secret_value()
+            handler = await _patiently(lambda: start_socket(app, socket_token), "SLACK_APP_TOKEN")
+            stack.push_async_callback(handler.close_async)
+
         yield Bot(url, tuple(fallbacks), "Socket Mode" if app_token is not None else f"{url}/slack/events")
 
 
@@ -365,12 +368,30 @@ def _author(settings: Settings, rules: RulesDiagnostician, fallbacks: list[str])
     )
 
 
-async def _at_start(call: Awaitable[_Result], setting: str) -> _Result:
-    """A first call to Slack: what it refuses names the setting."""
+async def _asked(call: Awaitable[_Result], setting: str) -> _Result | None:
+    """A first call to Slack: None when it is away. Raises ConfigurationError, naming the setting, when it refuses."""
     try:
         return await call
-    except (TemporaryError, PermanentError) as error:
+    except TemporaryError as error:
+        log.warning("Slack is away at the start: %s", error)
+        return None
+    except PermanentError as error:
         raise ConfigurationError(f"{setting}: {error}") from error
+
+
+async def _patiently(call: Callable[[], Awaitable[_Result]], setting: str) -> _Result:
+    """Asks again and again, with growing pauses, for as long as Slack is away."""
+    pause_s = 1.0
+    while True:
+        try:
+            return await call()
+        except TemporaryError as error:
+            wait_s = error.retry_after_s or pause_s
+            log.warning("Slack is away, asked again in %.0f s: %s", wait_s, error)
+            await asyncio.sleep(wait_s)
+            pause_s = min(pause_s * 2, 15.0)
+        except PermanentError as error:
+            raise ConfigurationError(f"{setting}: {error}") from error
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:

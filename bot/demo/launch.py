@@ -25,6 +25,9 @@ APPROVERS = ("U0ALICE", "U0BOB")
 CATALOGUE = Path(__file__).with_name("services.yaml")
 MANIFEST = Path(__file__).parents[2] / "manifest.yml"
 RATE_WINDOW_S = 15.0
+STEADY_S = 10.0
+"""A bot that ran this long is started again at once; one that ends sooner waits twice as long each time."""
+LONGEST_PAUSE_S = 15.0
 
 TUNING = {
     "SRE_INITIAL_PHASE": "assist",
@@ -153,11 +156,12 @@ class _Keeper:
         while self._child is not None:
             started = loop.time()
             code = await self._child.process.wait()
-            self._starts = self._starts + 1 if loop.time() - started < 10 else 0
-            if self._starts >= 5:
-                self._say(f"the bot does not stay up (exit {code}); its last words are in {self._log}")
-                return
-            self._say(f"the bot ended (exit {code}) and is started again")
+            self._starts = self._starts + 1 if loop.time() - started < STEADY_S else 0
+            pause_s = min(2.0**self._starts - 1, LONGEST_PAUSE_S)
+            self._say(
+                f"the bot ended (exit {code}; its words are in {self._log}) and is started again in {pause_s:.0f} s"
+            )
+            await asyncio.sleep(pause_s)
             await self._launch()
 
 

@@ -1,16 +1,20 @@
-"""Who may do what: asked of Slack at the click, on team id and user id. No answer means no."""
+"""Who may do what: asked of Slack at the click, on team id and user id. No answer means no, except to stopping."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any
 
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.slack.client import SLACK_TROUBLE, error_code
+
+log = logging.getLogger(__name__)
 
 ANSWER_WITHIN_S = 1.5
 """Slack waits 3 s for the click's acknowledgement, and the decision is written to the database in the same time."""
@@ -36,14 +40,29 @@ class Access:
         self._policy = policy
         self._members: frozenset[str] = frozenset()
         self._members_read_s = float("-inf")
+        self._refused: dict[str, str] = {}
 
     async def check(self, user_id: str, team_id: str) -> str:
         """Whether this person may decide: approve, reject, resume, change the phase."""
         return await self._within(self._may_decide(user_id, team_id))
 
     async def check_member(self, user_id: str, team_id: str) -> str:
-        """Whether this person may stop things and tend incidents: a full member of the workspace."""
+        """Whether this person may tend incidents: a full member of the workspace."""
         return await self._within(self._is_member(user_id, team_id))
+
+    async def check_may_stop(self, user_id: str, team_id: str) -> str:
+        """Whether this person may engage the kill switch: a full member of the workspace.
+
+        The one question where Slack's silence (outage, rate limit) means yes, for stopping is the safe side. Refused
+        are other workspaces, and those whom Slack calls a guest, an app or deactivated, now or when it last answered.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await self._is_member(user_id, team_id)
+        except SLACK_TROUBLE as error:
+            known = self._refused.get(user_id, "")
+            log.warning("Slack does not say who %s is (%r): stopping is %s", user_id, error, known or "allowed")
+            return known
 
     async def _within(self, question: Awaitable[str]) -> str:
         try:
@@ -51,15 +70,20 @@ class Access:
                 return await question
         except SLACK_TROUBLE as error:
             why = error_code(error) if isinstance(error, SlackApiError) else "no answer"
-            return (
-                f"Slack could not tell who you are ({why or 'it failed'}), so nothing is done. Try again in a minute."
-            )
+            return f"Slack could not tell who you are ({why or 'it failed'}), so nothing is done. Try again in a minute"
 
     async def _is_member(self, user_id: str, team_id: str) -> str:
         if team_id != self._policy.team_id:
             return "people of other workspaces may not do this"
         answer = await self._client.users_info(user=user_id)
-        user = answer["user"]
+        why = self._refusal(user_id, answer["user"])
+        if why:
+            self._refused[user_id] = why
+        else:
+            self._refused.pop(user_id, None)
+        return why
+
+    def _refusal(self, user_id: str, user: dict[str, Any]) -> str:
         if user.get("team_id") != self._policy.team_id:
             return "people of other workspaces may not do this"
         if user.get("is_bot") or user.get("is_app_user") or user_id == "USLACKBOT":

@@ -36,6 +36,10 @@ class Asked:
     trigger_id: str = ""
 
 
+_LIKE_KILL = frozenset(
+    {"stop", "halt", "pause", "freeze", "abort", "cancel", "off", "disable", "disarm", "shutdown", "quit"}
+)
+"""What somebody types who wants ``kill`` and does not know its name."""
 _SPAN = re.compile(r"(\d{1,4})([smh])")
 
 Answer = list[Block]
@@ -106,12 +110,13 @@ def _text(text: str) -> Answer:
 
 async def _help(front: Front, asked: Asked) -> Answer:
     del asked
-    return _line("\n".join(f"`{front.command} {usage}` {what}" for usage, what in HELP))
+    return _line("\n".join(f"{code(f'{front.command} {usage}')} {what}" for usage, what in HELP))
 
 
 async def _unknown(front: Front, verb: str) -> Answer:
     close = difflib.get_close_matches(verb.lower(), _VERBS, n=1, cutoff=0.5)
-    guess = f" Did you mean `{front.command} {close[0]}`?" if close else ""
+    meant = "kill all <reason>" if re.sub(r"\W", "", verb.lower()) in _LIKE_KILL else close[0] if close else ""
+    guess = f" Did you mean {code(f'{front.command} {meant}')}?" if meant else ""
     return [*_line(f"I do not know {code(verb, 60)}.{guess}"), *await _help(front, Asked("", SlackUserId(""), ""))]
 
 
@@ -165,7 +170,7 @@ async def _ask(front: Front, asked: Asked) -> Answer:
 
 
 async def _kill(front: Front, asked: Asked) -> Answer:
-    why = await front.access.check_member(asked.user, asked.team_id)
+    why = await front.access.check_may_stop(asked.user, asked.team_id)
     if why:
         return await _denied(front, asked, "kill", why)
     first, _, reason = asked.rest.partition(" ")
@@ -215,16 +220,20 @@ async def _phase(front: Front, asked: Asked) -> Answer:
 
 
 async def _dry_run(front: Front, asked: Asked) -> Answer:
+    if not asked.rest:
+        raise PermanentError(f"name an incident: {front.command} dry-run INC-42")
     return _text(await front.desk.dry_run(_incident(asked.rest)))
 
 
 async def _whoami(front: Front, asked: Asked) -> Answer:
     decide = await front.access.check(asked.user, asked.team_id)
-    stop = await front.access.check_member(asked.user, asked.team_id)
+    stop = await front.access.check_may_stop(asked.user, asked.team_id)
+    tend = await front.access.check_member(asked.user, asked.team_id)
     lines = [
         f"You are {mention(asked.user)} (`{inline(asked.user, 40)}`) of workspace `{inline(asked.team_id, 40)}`.",
         f"🔒 You may not approve: {sentence(decide)}." if decide else "✅ You may approve and reject.",
-        f"🔒 You may not stop the bot: {sentence(stop)}." if stop else "✅ You may stop the bot and tend incidents.",
+        f"🔒 You may not stop the bot: {sentence(stop)}." if stop else "✅ You may stop the bot.",
+        f"🔒 You may not tend incidents: {sentence(tend)}." if tend else "✅ You may tend incidents.",
     ]
     return _line("\n".join(lines))
 

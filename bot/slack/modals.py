@@ -97,7 +97,7 @@ def register(app: AsyncApp, front: Front) -> None:
     async def killed(ack: AsyncAck, body: dict[str, Any]) -> None:
         sent = Submission.model_validate(body)
         scope, reason = sent.typed(names.SCOPE_BLOCK) or "all", sent.typed(names.REASON_BLOCK)
-        why = await front.access.check_member(sent.user_id, sent.team_id)
+        why = await front.access.check_may_stop(sent.user_id, sent.team_id)
         if why:
             await _complain(ack, why)
             await front.record_denial(None, sent.user_id, f"kill {scope}", why)

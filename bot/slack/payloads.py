@@ -127,6 +127,8 @@ class _Event(_Part):
     channel_type: str = ""
     ts: str = ""
     thread_ts: str | None = None
+    parent_user_id: str | None = None
+    """Who wrote the message that the thread hangs on."""
     subtype: str | None = None
     bot_id: str | None = None
     tab: str = ""

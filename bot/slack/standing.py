@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
@@ -17,6 +17,8 @@ from pipeline.domain.plan import ManualAction, Plan
 from pipeline.domain.verification import Verdict, Verification
 
 REASON_CHARS = 300
+REJECTED_BY = "rejected by"
+"""How the outcome of an incident begins whose plan somebody rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def standing(case: Case) -> Standing:
         case IncidentState.RESOLVED:
             return _recovered(case)
         case IncidentState.SELF_RECOVERED:
-            return _with_outcome("✅", "Recovered by itself", case.incident)
+            return _back_inside(case)
         case IncidentState.ESCALATED:
             return _escalated(case)
         case IncidentState.CLOSED:
@@ -90,6 +92,8 @@ def standing(case: Case) -> Standing:
 
 def incident_word(incident: Incident) -> str:
     """Emoji and word where only the incident's row is at hand."""
+    if incident.state is IncidentState.ESCALATED and incident.outcome.startswith(REJECTED_BY):
+        return "✋ Rejected"
     emoji, word = {
         IncidentState.OPEN: ("🔎", "Diagnosing"),
         IncidentState.DIAGNOSING: ("🔎", "Diagnosing"),
@@ -204,6 +208,15 @@ def _recovered(case: Case) -> Standing:
     result = inline(verification.sentence(), 200)
     approved = f"{_decided(case)}\n" if case.approvals else ""
     return Standing("✅", "Recovered", f"{approved}✅ {took}*{result}*", took + result)
+
+
+def _back_inside(case: Case) -> Standing:
+    if case.execution is None or case.execution.physical_changes == 0:
+        return _with_outcome("✅", "Recovered by itself", case.incident)
+    # Something was changed and could not be shown to have helped: neither it nor luck gets the credit.
+    now = _with_outcome("✅", "Back to normal", case.incident)
+    line = f"{_decided(case)}\n{now.line}" if now.line else _decided(case)
+    return replace(now, line=line)
 
 
 def _escalated(case: Case) -> Standing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -21,7 +22,7 @@ from bot.slack.kit import (
 )
 from bot.slack.standing import recovery_s, standing
 from bot.slack.summary import postmortem
-from bot.slack.text import clip, clock, code, counted, duration, escape, inline, one_line, sentence, utc
+from bot.slack.text import clip, clock, code, code_block, counted, duration, escape, inline, one_line, sentence, utc
 from bot.slack.wording import evidence_refs, source_name, trend_in_words
 from pipeline.domain.confidence import PROPOSE_FROM
 from pipeline.domain.diagnosis import Evidence
@@ -33,6 +34,8 @@ from pipeline.domain.trace import StoredTraceEntry, TraceKind
 from pipeline.domain.verification import Verdict
 
 LINE_CHARS = 2900
+PROMPT_CHARS = 700
+"""How much of the prompt the reasoning shows."""
 SHOWN_TRACE = frozenset(
     {TraceKind.TOOL_CALL, TraceKind.PROMPT, TraceKind.HYPOTHESIS, TraceKind.REVIEW, TraceKind.NOTE, TraceKind.PLANNED}
 )
@@ -85,13 +88,21 @@ def evidence_blocks(case: Case) -> list[Block]:
 def reasoning_blocks(case: Case, trace: Sequence[StoredTraceEntry]) -> list[Block]:
     """Passages with scores, the steps taken, and the arithmetic of confidence and severity."""
     return paragraphs(
-        [*_claims(case), *_passages(case), *_steps(trace), *_arithmetic(case), *_guardrails(case), *_notes(case)]
-    )
+        [
+            *_claims(case),
+            *_passages(case),
+            *_steps(trace),
+            *_asked(trace),
+            *_arithmetic(case),
+            *_guardrails(case),
+            *_notes(case),
+        ]
+    ) + [context(f"The whole trail is printed by {code(f'sre-bot trace {incident_label(case.incident.id)}')}.")]
 
 
 def _message(case: Case, title: str, blocks: Sequence[Block], *, last: Sequence[Block] = ()) -> Message:
     label = incident_label(case.incident.id)
-    note = f"… shortened for Slack. The whole trail of {label} is kept in the database."
+    note = f"… shortened for Slack. The whole trail is printed by `sre-bot trace {label}`."
     text = clip(escape(one_line(f"{label} · {case.incident.service} · {title}")), TEXT_CHARS)
     return Message(text, fit([header(title), *blocks], note, last=last))
 
@@ -129,6 +140,22 @@ def _steps(trace: Sequence[StoredTraceEntry]) -> list[str]:
         for stored in shown
     ]
     return ["\n*Steps*", *steps]
+
+
+def _asked(trace: Sequence[StoredTraceEntry]) -> list[str]:
+    """The beginning of what the newest diagnosis was asked: a model's prompt, or the facts that the rules were given."""
+    exchange = next((s.entry.data for s in reversed(trace) if s.entry.kind is TraceKind.PROMPT), {})
+    prompt, facts = exchange.get("prompt"), exchange.get("facts")
+    if isinstance(prompt, dict):
+        title, asked = "Prompt", str(prompt.get("user", ""))
+    elif isinstance(prompt, str):
+        title, asked = "Prompt", prompt
+    elif facts:
+        title, asked = "Facts given to the rules", json.dumps(facts, ensure_ascii=False, indent=1)
+    else:
+        return []
+    more = f", the first {PROMPT_CHARS} of {len(asked)} characters" if len(asked) > PROMPT_CHARS else ""
+    return [f"\n*{title}*{more}", code_block(asked[:PROMPT_CHARS], LINE_CHARS)]
 
 
 def _arithmetic(case: Case) -> list[str]:

@@ -11,6 +11,7 @@ from pipeline.domain.diagnosis import Claim, Diagnosis
 from pipeline.domain.incident import Case
 from pipeline.domain.plan import Plan, is_reversible
 from pipeline.domain.telemetry import format_value
+from pipeline.domain.verification import Verdict, Verification
 
 
 def started_at(case: Case) -> datetime:
@@ -22,16 +23,25 @@ def trend_in_words(case: Case) -> str:
     """What the chart shows, for a screen reader; plain text."""
     if not case.anomalies:
         return "no metric"
-    lead = case.lead
+    lead, found = case.lead, case.verification
+    if found is not None and found.verdict is Verdict.RECOVERED:
+        return one_line(", ".join([f"{found.sentence()} after the action", *_back_inside(found)]))
     unit = lead.key.unit
     words = [f"{lead.key.describe()} {format_value(lead.value, unit)}"]
     if isfinite(lead.expected):
         words.append(f"usually {format_value(lead.expected, unit)}")
     side = "above" if lead.bound.breach_above else "below"
     words.append(f"{side} its bound of {format_value(lead.bound.threshold, unit)} since {lead.started_at:%H:%M} UTC")
-    if case.verification is not None:
-        words.append(f"after the action: {case.verification.sentence()}")
+    if found is not None and found.verdict is Verdict.NOT_RECOVERED:
+        words.append(f"not recovered after the action: {found.sentence()}")
+    elif found is not None and found.verdict is Verdict.INCONCLUSIVE:
+        words.append(f"after the action nobody can tell: {found.reason}")
     return one_line(", ".join(words))
+
+
+def _back_inside(found: Verification) -> list[str]:
+    usual = [] if found.expected is None else [f"usually {format_value(found.expected, found.unit)}"]
+    return [*usual, f"back inside its bound of {format_value(found.bound.threshold, found.unit)}"]
 
 
 def evidence_refs(claims: Iterable[Claim], *, most: int = 99) -> str:

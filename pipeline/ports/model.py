@@ -22,6 +22,8 @@ class Question:
     evidence: Sequence[Evidence]
     passages: Sequence[Passage]
     facts: Facts
+    known: Hypothesis | None = None
+    """What was diagnosed already: an answer explains that, and does not diagnose anew."""
 
 
 @dataclass(frozen=True, slots=True)

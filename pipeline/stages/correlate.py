@@ -13,6 +13,7 @@ from pipeline.domain.ids import IncidentId, incident_label
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
+from pipeline.domain.plan import describe_action
 from pipeline.domain.severity import SeverityResult
 from pipeline.domain.telemetry import SIGNAL_TITLE, SeriesKey, format_value
 from pipeline.domain.topology import DependencyGraph
@@ -138,6 +139,15 @@ class Correlator:
         window = await uow.telemetry.window(now - timedelta(seconds=self._settings.window_s))
         return triage(fold.service, fold.anomalies, window, bank, self._catalogue, graph)
 
+    def _how_it_ended(self, case: Case) -> tuple[str, str]:
+        """The outcome, and the line for the thread: an action of ours is never denied."""
+        held = f"back inside its bounds for {self._settings.clear_after_s:.0f} s"
+        if case.plan is not None and case.execution is not None and case.execution.physical_changes:
+            outcome = f"{held} after “{describe_action(case.plan.action)}”, which could not be verified in time"
+            return outcome, f"Back to normal: {outcome}."
+        outcome = f"{held} without our doing"
+        return outcome, f"Recovered by itself: {outcome}."
+
     async def _see_whether_over(self, uow: UnitOfWork, incident: Incident, result: DetectionResult) -> None:
         await uow.incidents.clear(incident.id, result.cleared)
         if incident.state not in _QUIET_STATES:
@@ -151,13 +161,13 @@ class Correlator:
         if case.plan is not None:
             await uow.plans.get(case.plan.id)  # held before the incident, as a decision does: no deadlock with a click
         current = case.incident
-        outcome = f"back inside its bounds for {self._settings.clear_after_s:.0f} s without our doing"
+        outcome, said = self._how_it_ended(case)
         over = await advance(
             uow,
             current,
             IncidentState.SELF_RECOVERED,
             outcome=outcome,
-            notices=[line(f"Recovered by itself: {outcome}."), _SUMMARY],
+            notices=[line(said), _SUMMARY],
         )
         if over is not None and case.plan is not None:
             await supersede(uow, case.plan.id, case.plan.state)

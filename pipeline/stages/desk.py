@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from executors.guardrails.gate import decide
+from executors.guardrails.inputs import observe_or_none, read_facts
+from executors.guardrails.kill_switch import kill_switch_answer
 from pipeline.domain.approval import DecisionResult
 from pipeline.domain.baseline import Expectation
 from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.diagnosis import Evidence, Hypothesis
 from pipeline.domain.errors import PermanentError, TemporaryError
-from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId, incident_label
+from pipeline.domain.facts import Facts
+from pipeline.domain.guardrail import GuardrailResult
+from pipeline.domain.ids import EvidenceId, IncidentId, PlanId, ServiceName, SlackUserId, incident_label
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
 from pipeline.domain.phase import RUNNING_PHASES, Criterion, Phase, graduation
@@ -20,7 +26,7 @@ from pipeline.domain.plan import ManualAction, Plan, describe_action, operations
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
-from pipeline.ports.model import Diagnostician
+from pipeline.ports.model import Diagnostician, Question
 from pipeline.ports.store import SYSTEM, CardPlace, KillSwitch, SourceHealth, Store, UnitOfWork
 from pipeline.ports.targets import Targets
 from pipeline.stages.advance import advance, line, record, supersede
@@ -31,6 +37,8 @@ from pipeline.stages.investigate import LOOK_BACK_S, Investigator, describe_doss
 from pipeline.stages.settings import LoopSettings
 
 MUTE_S = 3600.0
+CLOSED_MUTE_S = 600.0
+"""After a person closed an incident its cause stays quiet this long, or a new card would come at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +217,7 @@ class Desk:
             return "This incident is not known here."
         if case.plan is not None and case.plan.state is PlanState.PROPOSED:
             return (await self._decider.reject(case.plan.id, user, "stopped in the thread")).message
-        if case.incident.state is IncidentState.MITIGATING:
+        if case.incident.state in (IncidentState.MITIGATING, IncidentState.VERIFYING):  # a rollback may still come
             return await self.kill(
                 case.incident.service, f"stopped in the thread of {incident_label(incident_id)}", user
             )
@@ -220,7 +228,7 @@ class Desk:
         case = await self.case(incident_id)
         if case is None:
             return "This incident is not known here."
-        asked = await self._diagnoser.question(case, await self._detector.bank())
+        asked = stored_question(case) or await self._diagnoser.question(case, await self._detector.bank())
         try:
             answer = await self._author.reply(asked, question)
         except (TemporaryError, PermanentError) as error:
@@ -254,20 +262,38 @@ class Desk:
         return f"Noted: {word}. Thank you."
 
     async def dry_run(self, incident_id: IncidentId) -> str:
-        """What the plan would send to the target, without sending it."""
+        """What the plan would send to the target, and what the guardrails say this moment, without sending it."""
         case = await self.case(incident_id)
         if case is None or case.plan is None:
             return "There is no plan for this incident."
         plan = case.plan
         if isinstance(plan.action, ManualAction) or plan.target is None:
             return f"Nothing would be called. By hand: {getattr(plan.action, 'command', '')}"
+        if plan.state not in (PlanState.PROPOSED, PlanState.APPROVED) or case.incident.over:
+            state = plan.state.value if not case.incident.over else case.incident.state.value.replace("_", " ")
+            return f"This plan is over ({state}): nothing would be called."
         target = self._targets.for_platform(plan.target.platform)
-        lines = [f"{describe_action(plan.action)} on {plan.target.platform} {plan.target.describe()}, calling:"]
+        observed = await observe_or_none(target, plan.target)
+        async with self._store.begin() as uow:
+            facts = await read_facts(
+                uow,
+                service=case.incident.service,
+                action=plan.action,
+                ref=plan.target,
+                generation=plan.generation,
+                observed=observed,
+                confidence=case.diagnosis.confidence.score if case.diagnosis else 0.0,
+                plan_id=plan.id,
+                started=case.execution is not None and case.execution.physical_changes > 0,
+                rollback=False,
+            )
+        result = decide(facts, self._settings.limits)
+        verdict = "would be carried out" if result.allowed else "would be refused"
+        lines = [f"{describe_action(plan.action)} on {plan.target.platform} {plan.target.describe()} {verdict} now:"]
         lines += [f"{number}. {step.model_dump_json()}" for number, step in enumerate(operations(plan.action), start=1)]
         lines.append(f"By hand: {target.command(plan.target, plan.action)}")
         lines += [
-            f"{'✅' if one.allowed else '⛔'} {one.rule.replace('_', ' ')}: {one.reason}"
-            for one in case.guardrails.answers
+            f"{'✅' if one.allowed else '⛔'} {one.rule.replace('_', ' ')}: {one.reason}" for one in result.answers
         ]
         return "\n".join(lines)
 
@@ -282,7 +308,7 @@ class Desk:
         """Closes it as noise, and mutes its cause for an hour."""
         async with self._store.begin() as uow:
             await uow.incidents.mute(incident_id, for_s=MUTE_S)
-        return await self._end(incident_id, user, "not an incident")
+        return await self._end(incident_id, user, "not an incident", "an hour")
 
     async def take_ownership(self, incident_id: IncidentId, user: SlackUserId) -> str:
         """The person becomes the incident's owner."""
@@ -297,13 +323,14 @@ class Desk:
         return await self._move(incident_id, IncidentState.ESCALATED, user, f"escalated by <@{user}>")
 
     async def close(self, incident_id: IncidentId, user: SlackUserId) -> str:
-        """Closes the incident; its cause stays quiet for an hour."""
+        """Closes the incident; its cause stays quiet for ten minutes."""
         async with self._store.begin() as uow:
-            await uow.incidents.mute(incident_id, for_s=MUTE_S)
-        return await self._end(incident_id, user, "closed")
+            await uow.incidents.mute(incident_id, for_s=CLOSED_MUTE_S)
+        return await self._end(incident_id, user, "closed", "ten minutes")
 
-    async def _end(self, incident_id: IncidentId, user: SlackUserId, how: str) -> str:
-        return await self._move(incident_id, IncidentState.CLOSED, user, f"{how} by <@{user}>")
+    async def _end(self, incident_id: IncidentId, user: SlackUserId, how: str, quiet: str) -> str:
+        said = await self._move(incident_id, IncidentState.CLOSED, user, f"{how} by <@{user}>")
+        return f"{said} No new card comes for this cause for {quiet}, even if it goes on."
 
     async def _move(self, incident_id: IncidentId, to: IncidentState, user: SlackUserId, outcome: str) -> str:
         async with self._store.begin() as uow:
@@ -335,9 +362,17 @@ class Desk:
         return self._catalogue.known(key.service for key in bank)
 
     async def _switched(self, uow: UnitOfWork, summary: str, user: SlackUserId) -> None:
+        """The audit entry, a line in every open incident it concerns, and the truth on their cards."""
         await uow.trace.add(SYSTEM, TraceEntry(TraceKind.SWITCH, summary, {"user": user}))
         for incident in await uow.incidents.open():
-            await record(uow, incident.id)
+            case = await uow.incidents.case(incident.id)
+            if case is not None and case.plan is not None and case.guardrails.answers:
+                switch = await uow.control.engaged(incident.service)
+                answers = tuple(
+                    kill_switch_answer(switch) if one.rule == "kill_switch" else one for one in case.guardrails.answers
+                )
+                await uow.plans.save_guardrails(case.plan.id, GuardrailResult(answers))
+            await record(uow, incident.id, notices=[line(f"🛑 {summary}")])
 
     def _owned(self, case: Case) -> Case:
         owner = self._catalogue[case.incident.service].owner
@@ -355,3 +390,40 @@ class Desk:
 
 def _ordered(what: str, user: SlackUserId) -> TraceEntry:
     return TraceEntry(TraceKind.NOTE, f"{what} by {user}", {"user": user})
+
+
+def stored_question(case: Case) -> Question | None:
+    """The case as it was recorded, decision, action and verification included; None before its diagnosis."""
+    diagnosis = case.diagnosis
+    if diagnosis is None:
+        return None
+    known = Hypothesis(
+        category=diagnosis.category,
+        root_cause=diagnosis.root_cause,
+        suspect_instances=diagnosis.suspect_instances,
+        claims=diagnosis.claims,
+        certainty=diagnosis.confidence.score,
+    )
+    anomalies = [item.anomaly for item in case.anomalies]
+    evidence = (*case.evidence, *_records(case))
+    return Question(case.incident.service, anomalies, evidence, case.passages, Facts(), known)
+
+
+def _records(case: Case) -> list[Evidence]:
+    """What was decided and done, as facts that can be cited like the others."""
+    said: list[tuple[str, str]] = []
+    if case.plan is not None:
+        said.append(("P1", f"the plan is {describe_action(case.plan.action)}, {case.plan.state.value}"))
+    said += [
+        (f"D{number}", f"{approval.decision} decided by <@{approval.user_id}> at {approval.at:%H:%M:%S} UTC")
+        for number, approval in enumerate(case.approvals, start=1)
+    ]
+    if case.execution is not None:
+        changes = f"{case.execution.physical_changes} changes made"
+        said.append(("X1", f"the action was run: {case.execution.state.value.replace('_', ' ')}, {changes}"))
+    if case.verification is not None:
+        verdict = case.verification.verdict.value.replace("_", " ")
+        told = f"did the action help? verification says {verdict}: {case.verification.sentence()}"
+        said.append(("V1", f"{told}; {case.verification.reason}"))
+    since, until = case.incident.opened_at, case.read_at
+    return [Evidence(EvidenceId(name), "target", text, "the incident's trail", since, until) for name, text in said]

@@ -73,12 +73,12 @@ class Investigator:
         for anomaly in anomalies:
             notes.anomaly(anomaly)
         self._signals(notes, service, window, bank)
-        grower, slope = _worst_slope(window, service)
+        grower, slope, span_min = _worst_slope(window, service)
         if slope is not None:
             notes.add(
                 "metric",
                 f"memory use of {grower} grows by {slope * 100:.1f} % of its limit a minute, over the last"
-                f" {look_back_s / 60:.0f} min",
+                f" {span_min:.1f} min",
                 f'deriv(memory_ratio{{service="{service}", instance="{grower}"}})',
                 grower,
             )
@@ -242,21 +242,21 @@ def _ratio(window: Mapping[SeriesKey, Sequence[Sample]], bank: BaselineBank, key
     return samples[-1].value / expected.mean if expected.known and expected.mean > 0 else None
 
 
-def _worst_slope(window: Mapping[SeriesKey, Sequence[Sample]], service: ServiceName) -> tuple[str, float | None]:
-    """The instance with the highest memory ratio, and its least-squares growth a minute over ``LOOK_BACK_S``."""
+def _worst_slope(window: Mapping[SeriesKey, Sequence[Sample]], service: ServiceName) -> tuple[str, float | None, float]:
+    """The instance with the highest memory ratio, its least-squares growth a minute, and the minutes looked at."""
     candidates = [
         samples
         for key, samples in window.items()
         if key.service == service and key.signal is Signal.MEMORY_RATIO and len(samples) >= 3
     ]
     if not candidates:
-        return "", None
+        return "", None, 0.0
     worst = max(candidates, key=lambda samples: samples[-1].value)
     minutes = np.array([(sample.at - worst[0].at).total_seconds() / 60 for sample in worst])
     if minutes[-1] <= 0:
-        return "", None
+        return "", None, 0.0
     slope = float(np.polyfit(minutes, np.array([sample.value for sample in worst]), 1)[0])
-    return worst[0].key.instance, slope
+    return worst[0].key.instance, slope, float(minutes[-1])
 
 
 def describe_dossier(dossier: Dossier) -> str:

@@ -38,6 +38,7 @@ class Verifier:
         self._order_rollback = order_rollback
         self._clock = clock
         self._settings = settings
+        self._watching_since = clock.now()
 
     async def run(self, incident: Incident) -> bool:
         """Moves a verifying incident on when there is a verdict. False while there is none yet."""
@@ -49,11 +50,16 @@ class Verifier:
             since = (case.execution.started_at or case.execution.applied_at) - timedelta(seconds=120)
             window = await uow.telemetry.service_window(incident.service, since)
         verification = judge(case, case.execution, window, now, self._settings)
-        if verification.verdict is Verdict.PENDING:
+        if verification.verdict is Verdict.PENDING or self._blind_by_our_fault(verification, now):
             return False
         async with self._store.begin() as uow:
             await self._record(uow, case, case.execution, verification)
         return True
+
+    def _blind_by_our_fault(self, verification: Verification, now: datetime) -> bool:
+        """Samples may be missing because nobody took them while we were away: look on for a while first."""
+        looked_s = (now - self._watching_since).total_seconds()
+        return verification.verdict is Verdict.INCONCLUSIVE and looked_s < 2 * self._settings.hold_s + 30
 
     async def _record(self, uow: UnitOfWork, case: Case, execution: Execution, verification: Verification) -> None:
         if not await uow.executions.move(execution.id, execution.fence, _EXECUTION_STATE[verification.verdict]):

@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -69,15 +71,31 @@ def test_a_taken_port_ends_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_refused_token_says_what_to_do(database_dsn: str, redis_url: str, tmp_path: Path) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        away = f"http://127.0.0.1:{nobody.getsockname()[1]}/api/"
-        environ = {**SLACK, "DATABASE_URL": database_dsn, "REDIS_URL": redis_url, "SLACK_API_URL": away}
-        scrape = tmp_path / "targets.json"
-        scrape.write_text("[]")
-        code, output = sre_bot("run", cwd=tmp_path, SRE_SCRAPE_FILE=str(scrape), **environ)
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = b'{"ok": false, "error": "invalid_auth"}'
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    scrape = tmp_path / "targets.json"
+    scrape.write_text("[]")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as slack:
+        threading.Thread(target=slack.serve_forever, daemon=True).start()
+        environ = {
+            **SLACK,
+            "DATABASE_URL": database_dsn,
+            "REDIS_URL": redis_url,
+            "SLACK_API_URL": f"http://127.0.0.1:{slack.server_port}/api/",
+            "SLACK_APP_TOKEN": "xapp-1",
+            "SRE_SCRAPE_FILE": str(scrape),
+        }
+        code, output = sre_bot("run", cwd=tmp_path, **environ)
+        slack.shutdown()
     assert code == 2, output
-    assert "SLACK_BOT_TOKEN: Slack cannot be reached" in output
+    assert "SLACK_BOT_TOKEN: Slack refused auth.test: invalid_auth; the bot token is wrong" in output
 
 
 def test_doctor_finds_everything_wrong_at_once(tmp_path: Path) -> None:

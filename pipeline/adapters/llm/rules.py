@@ -104,7 +104,7 @@ class RulesDiagnostician(Diagnostician):
         return Answer(hypothesis, self.name, {"facts": figures, "reply": reply, "latency_ms": latency_ms})
 
     async def reply(self, question: Question, asked: str) -> str:
-        return answer(question, decide(question), asked)
+        return answer(question, question.known or decide(question), asked)
 
     async def close(self) -> None:
         """Nothing is held open."""
