@@ -25,7 +25,7 @@ from bot.relay import Relay
 from bot.runtime import Runtime, Stages
 from bot.slack.access import Access, AccessPolicy
 from bot.slack.app import build_app, http_handler, start_socket
-from bot.slack.client import identify, make_client
+from bot.slack.client import BotIdentity, identify, make_client
 from bot.slack.publisher import SlackPublisher
 from bot.web import Web
 from executors.guardrails.facts import GuardrailLimits
@@ -173,7 +173,9 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         stack.push_async_callback(runtime.stop)
         learning = asyncio.create_task(_quietly(learn()), name="learn runbooks")
         stack.callback(learning.cancel)
-        identity = known or await _patiently(lambda: identify(client), "SLACK_BOT_TOKEN")
+        if known is None:
+            known = await _patiently(lambda: identify(client), "SLACK_BOT_TOKEN")
+        identity: BotIdentity = known
         access = Access(
             client,
             AccessPolicy(

@@ -74,11 +74,12 @@ async def _insisting(attempt: Callable[[], Awaitable[T]], until_s: float, also: 
 
     Bolt acknowledges an event before its listener runs, so Slack delivers it no second time.
     """
+    passing: Trouble = (TemporaryError, *also)
     wait_s = FIRST_WAIT_S
     while True:
         try:
             return await attempt()
-        except (TemporaryError, *also) as error:
+        except passing as error:
             if time.monotonic() + wait_s > until_s:
                 raise
             log.info("tried again in %.1f s: %s", wait_s, error)

@@ -87,17 +87,12 @@ def evidence_blocks(case: Case) -> list[Block]:
 
 def reasoning_blocks(case: Case, trace: Sequence[StoredTraceEntry]) -> list[Block]:
     """Passages with scores, the steps taken, and the arithmetic of confidence and severity."""
-    return paragraphs(
-        [
-            *_claims(case),
-            *_passages(case),
-            *_steps(trace),
-            *_asked(trace),
-            *_arithmetic(case),
-            *_guardrails(case),
-            *_notes(case),
-        ]
-    ) + [context(f"The whole trail is printed by {code(f'sre-bot trace {incident_label(case.incident.id)}')}.")]
+    lines = [*_claims(case), *_passages(case), *_steps(trace), *_asked(trace), *_arithmetic(case)]
+    whole = code(f"sre-bot trace {incident_label(case.incident.id)}")
+    return [
+        *paragraphs([*lines, *_guardrails(case), *_notes(case)]),
+        context(f"The whole trail is printed by {whole}."),
+    ]
 
 
 def _message(case: Case, title: str, blocks: Sequence[Block], *, last: Sequence[Block] = ()) -> Message:
@@ -143,7 +138,7 @@ def _steps(trace: Sequence[StoredTraceEntry]) -> list[str]:
 
 
 def _asked(trace: Sequence[StoredTraceEntry]) -> list[str]:
-    """The beginning of what the newest diagnosis was asked: a model's prompt, or the facts that the rules were given."""
+    """The beginning of what was asked for the newest diagnosis: a model's prompt, or the rules' facts."""
     exchange = next((s.entry.data for s in reversed(trace) if s.entry.kind is TraceKind.PROMPT), {})
     prompt, facts = exchange.get("prompt"), exchange.get("facts")
     if isinstance(prompt, dict):

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from bot.demo.slack.people import RefusedError
-from bot.slack import names
+from bot.slack import names, replies
 from pipeline.domain.approval import DecisionOutcome, DecisionResult
-from pipeline.domain.errors import TemporaryError
+from pipeline.domain.errors import OutcomeUnknown, TemporaryError
+from pipeline.domain.ids import IncidentId, SlackUserId
 from pipeline.ports.store import KillSwitch
 from pipeline.stages.desk import Desk
 from tests.builders import ALICE, INCIDENT, PLAN, after
@@ -182,7 +183,11 @@ async def test_the_menu_tends_the_incident(on_stage: Stage) -> None:
         ("/sre-phase", ["Phase: Assist"]),
         ("/sre dry-run INC-42", ["restart checkout-1"]),
         ("/sre whoami", ["<@U0ALICE>", "You may approve"]),
-        ("/sre help", ["kill [service|all]"]),
+        ("/sre help", ["kill [service|all] &lt;reason&gt;`", "`/sre dry-run &lt;INC-42&gt;`"]),
+        ("/sre stop", ["Did you mean `/sre kill all &lt;reason&gt;`?", "investigate &lt;service&gt; [since 30m]"]),
+        ("/sre Pause! now", ["Did you mean `/sre kill all &lt;reason&gt;`?"]),
+        ("/sre dry-run", ["name an incident: /sre dry-run INC-42"]),
+        ("/sre phase set", ["phase set &lt;phase&gt; &lt;reason&gt;"]),
         ("/sre", ["kill [service|all]"]),
         ("/sre statsu", ["Did you mean `/sre status`?"]),
         ("/sre <!channel>", ["I do not know `&lt;!channel&gt;`"]),
@@ -257,6 +262,86 @@ async def test_replies_in_the_thread_are_questions_and_stop_stops(on_stage: Stag
         await guest.wait_for(lambda _: len(on_stage.desk.called("ask")) == 2, WAIT_S)
     assert on_stage.desk.called("halt") == [(INCIDENT, "U0GIL")]
     assert [question for _, question, _ in on_stage.desk.called("ask")] == ["why that replica?", "& why <now>?"]
+
+
+async def test_what_is_said_while_the_database_is_away_is_done_when_it_is_back(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ts = await on_stage.post_card()
+    asked: list[str] = []
+    find, remember = on_stage.desk.incident_of_card, on_stage.desk.first_time
+
+    async def find_later(channel: str, at: str) -> IncidentId | None:
+        asked.append(channel)
+        if len(asked) % 2:
+            raise TemporaryError("the database is away")
+        return await find(channel, at)
+
+    async def forget(key: str) -> bool:
+        await remember(key)
+        raise TemporaryError("the database is away")
+
+    monkeypatch.setattr(on_stage.desk, "incident_of_card", find_later)
+    monkeypatch.setattr(on_stage.desk, "first_time", forget)
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.say("stop", CHANNEL, thread_ts=ts)
+        await reply_with(carla, ts, "Rejected; nothing is changed")
+        await carla.say("why?", CHANNEL, thread_ts=ts)
+        await reply_with(carla, ts, "checkout-1 grows [E1]")
+    assert on_stage.desk.called("halt") == [(INCIDENT, "U0CARLA")]
+    assert len(on_stage.desk.called("ask")) == 1
+
+
+@pytest.mark.parametrize("blind", [False, True])
+async def test_who_could_not_be_heard_is_told(on_stage: Stage, monkeypatch: pytest.MonkeyPatch, blind: bool) -> None:
+    monkeypatch.setattr(replies, "INSIST_S", 1.0)
+    ts = await on_stage.post_card()
+    on_stage.desk.failing = TemporaryError("the database is away.")
+
+    async def away(channel: str, at: str) -> IncidentId | None:
+        del channel, at
+        raise TemporaryError("the database is away.")
+
+    if blind:
+        monkeypatch.setattr(on_stage.desk, "incident_of_card", away)
+    async with on_stage.person("U0CARLA") as carla:
+        other = await carla.say("a thread of people", CHANNEL)
+        await carla.say("stop", CHANNEL, thread_ts=other)
+        await carla.say("why?", CHANNEL, thread_ts=ts)
+        await reply_with(carla, ts, "Not answered: the database is away.")
+        await carla.say("stop", CHANNEL, thread_ts=ts)
+        said = await reply_with(carla, ts, "NOT stopped")
+        assert said["blocks"][0]["text"]["text"] == (
+            '⚠️ NOT stopped: the database is away. `sre-bot kill all "&lt;reason&gt;"` stops from the command line.'
+        )
+        assert not [m for m in await carla.messages(CHANNEL) if m.get("thread_ts") == other and m.get("bot_id")]
+
+
+async def test_a_stop_without_an_answer_is_asked_for_again(on_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    ts = await on_stage.post_card()
+    halt, lost = on_stage.desk.halt, [OutcomeUnknown("no answer to COMMIT")]
+
+    async def halt_later(incident_id: IncidentId, user: SlackUserId) -> str:
+        if lost:
+            raise lost.pop()
+        return await halt(incident_id, user)
+
+    monkeypatch.setattr(on_stage.desk, "halt", halt_later)
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.say("halt!", CHANNEL, thread_ts=ts)
+        await reply_with(carla, ts, "Rejected; nothing is changed")
+
+
+async def test_slack_need_not_say_who_stops(on_stage: Stage) -> None:
+    async with on_stage.person("U0CARLA") as carla:
+        await on_stage.trouble(rate_limit_s=30)
+        await carla.command("/sre kill all deploy freeze", CHANNEL)
+        await told(carla, "Kill switch ON for *all*")
+        await carla.command("/sre resume all because", CHANNEL)
+        await told(carla, "Try again in a minute.")
+        assert "minute.." not in whispers(await carla.state())
+    assert on_stage.desk.called("kill") == [("all", "deploy freeze", "U0CARLA")]
+    assert on_stage.desk.called("resume") == []
 
 
 async def test_a_mention_outside_threads_is_a_command_and_other_talk_is_none(on_stage: Stage) -> None:

@@ -109,6 +109,37 @@ async def test_an_error_means_no(people: People, error: str) -> None:
     assert error in await access(people).check("U1", TEAM)
 
 
+async def test_a_refusal_is_a_clause_that_a_sentence_can_end(people: People) -> None:
+    people.error = "ratelimited"
+    for why in (await access(people).check("U1", TEAM), await access(people).check_member("U1", TEAM)):
+        assert why.endswith("Try again in a minute")
+
+
+@pytest.mark.parametrize(("error", "delay_s"), [("ratelimited", 0.0), ("internal_error", 0.0), ("", 30.0)])
+async def test_stopping_needs_no_answer_of_slack(people: People, error: str, delay_s: float) -> None:
+    people.error, people.delay_s = error, delay_s
+    asked = access(people)
+    assert await asked.check_may_stop("U2", TEAM) == ""
+    assert "other workspaces" in await asked.check_may_stop("U2", "T0OTHER")
+    assert await asked.check_member("U2", TEAM) != ""
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"), [({"is_restricted": True}, "guests"), ({"is_bot": True}, "apps"), ({"deleted": True}, "deactiv")]
+)
+async def test_who_is_known_to_be_no_member_may_not_stop(people: People, facts: dict[str, Any], why: str) -> None:
+    people.users["U2"] |= facts
+    asked = access(people)
+    assert why in await asked.check_may_stop("U2", TEAM)
+    people.error = "ratelimited"
+    assert why in await asked.check_may_stop("U2", TEAM)
+    people.error = ""
+    people.users["U2"] = {"id": "U2"}
+    assert await asked.check_may_stop("U2", TEAM) == ""
+    people.error = "ratelimited"
+    assert await asked.check_may_stop("U2", TEAM) == ""
+
+
 async def test_no_answer_in_time_means_no(people: People) -> None:
     people.delay_s = 30.0
     assert "no answer" in await access(people).check("U1", TEAM)

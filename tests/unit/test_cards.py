@@ -15,9 +15,11 @@ from bot.slack import names
 from bot.slack.blocks import interactive_elements, validate_message
 from bot.slack.cards import minimal_card, render_card
 from bot.slack.kit import Message
+from bot.slack.standing import incident_word
 from pipeline.domain.diagnosis import Claim
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.incident import Case, StoredAnomaly
+from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.phase import Phase
 from pipeline.domain.telemetry import SeriesKey, Signal
 from tests.builders import (
@@ -102,6 +104,25 @@ def test_each_state_is_said(name: str, header: str, said: str) -> None:
     assert header in title
     assert header in message.text
     assert said in words(message)
+
+
+def test_what_came_back_after_an_action_of_ours_did_not_do_so_by_itself() -> None:
+    over = make_incident(IncidentState.SELF_RECOVERED, outcome="back inside its bounds for 300 s")
+    message = card(replace(CASES["cannot-tell"], incident=over))
+    assert "Back to normal" in message.text
+    assert "Recovered by itself" not in words(message)
+    assert "✅ approved by <@U0ALICE>" in words(message)
+    assert "back inside its bounds for 300 s" in words(message)
+    untouched = card(replace(CASES["failed"], incident=over))
+    assert "Recovered by itself" in untouched.text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"),
+    [("rejected by <@U0BOB>: deploy running", "✋ Rejected"), ("escalated by <@U0BOB>", "🚨 Needs a person")],
+)
+def test_lists_tell_a_rejection_from_what_needs_a_person(outcome: str, word: str) -> None:
+    assert incident_word(make_incident(IncidentState.ESCALATED, outcome=outcome)) == word
 
 
 def test_blocked_and_expired_give_the_command_and_a_rejection_does_not() -> None:

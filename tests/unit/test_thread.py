@@ -11,7 +11,7 @@ from bot.slack.blocks import validate_message
 from bot.slack.kit import Message
 from bot.slack.thread import render_part
 from pipeline.domain.notice import ThreadPart
-from pipeline.domain.trace import TraceKind
+from pipeline.domain.trace import JsonValue, TraceKind
 from tests.builders import make_case, make_evidence, make_passage, make_trace, states_of_a_case
 
 CASES = states_of_a_case()
@@ -56,6 +56,32 @@ def test_reasoning_shows_how_it_came_about() -> None:
         "rule engine",
     ):
         assert said in shown
+
+
+@pytest.mark.parametrize(
+    ("exchange", "said"),
+    [
+        (
+            {"prompt": {"system": "s", "user": "Why <now>? ```" + "x" * 900}},
+            ("*Prompt*, the first 700 of 914", "Why &lt;now"),
+        ),
+        ({"facts": {"replicas": 3}, "reply": {}}, ("*Facts given to the rules*", '"replicas": 3')),
+    ],
+)
+def test_reasoning_shows_what_was_asked_and_where_the_rest_is(
+    exchange: dict[str, JsonValue], said: tuple[str, ...]
+) -> None:
+    first, *_ = make_trace((TraceKind.PROMPT, "asked"))
+    message = render_part(
+        ThreadPart.REASONING, make_case(), [replace(first, entry=replace(first.entry, data=exchange)), *TRACE]
+    )
+    assert validate_message(message.text, message.blocks) == []
+    shown = "\n".join(block["text"]["text"] for block in message.blocks if "text" in block)
+    for part in said:
+        assert part in shown
+    assert shown.count("```") == 2
+    assert "x" * 700 not in shown
+    assert "printed by `sre-bot trace INC-42`" in words(message)
 
 
 def test_a_line_keeps_mentions_and_escapes_the_rest() -> None:
