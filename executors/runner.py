@@ -30,6 +30,8 @@ from pipeline.stages.settings import LoopSettings
 CALL_TIMEOUT_S = 20.0
 """One call to a target, all in all."""
 POLL_S = 0.5
+OURS = "sre-bot "
+"""How the holder of a lock of ours begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +144,16 @@ class Runner:
         lock: Lock | None = None
         try:
             lock = await self._locks.acquire(
-                resource, holder=f"sre-bot {self._worker}", ttl_s=self._settings.settle_timeout_s
+                resource, holder=f"{OURS}{self._worker}", ttl_s=self._settings.settle_timeout_s
             )
-            if lock is None:
-                return None, await self._holder(resource)
-            said = f"lock on {resource} taken, fence {lock.fence}"
+            holder = await self._holder(resource) if lock is None else ""
+            if lock is not None:
+                said = f"lock on {resource} taken, fence {lock.fence}"
+            elif holder.startswith(OURS):
+                # The database lets one execution of ours be open on a target: this one was left by a worker that died.
+                said = f"lock on {resource} left behind by {holder}; going on by the database's fence"
+            else:
+                return None, holder
         except TemporaryError as error:
             said = f"lock service away, going on by the database's fence alone: {error}"
         async with self._store.begin() as uow:

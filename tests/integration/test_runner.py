@@ -327,3 +327,11 @@ async def test_a_plan_changed_after_its_approval_is_not_carried_out(two_steps: B
     assert case.execution.state is ExecutionState.FAILED
     assert "not the one that was approved" in case.incident.outcome
     assert case.execution.physical_changes == 0
+
+
+async def test_a_lock_left_behind_by_a_worker_of_ours_holds_nobody_up(one_step: Bench, locks: RedisLocks) -> None:
+    assert await locks.acquire(RESOURCE, holder="sre-bot dead:1", ttl_s=600) is not None
+    assert await one_step.runner().run_once()
+    case = await one_step.case()
+    assert case.execution is not None
+    assert (case.execution.state, case.execution.physical_changes) == (ExecutionState.APPLIED, 1)
