@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from bot.catalogue import load_catalogue
 from bot.config import Settings
-from bot.demo.launch import Parts
+from bot.demo.launch import RATE_WINDOW_S, Parts
 from bot.embedded.directory import EmbeddedError
 from bot.embedded.postgres import EmbeddedPostgres
 from bot.embedded.redis import EmbeddedRedis
@@ -261,7 +261,7 @@ def demo_parts(settings: Settings) -> Parts:
         return database_url, redis_url, stack.aclose
 
     def scrape(path: Path) -> MetricsSource:
-        return ScrapeSource(sd_file=path, window_s=15.0)
+        return ScrapeSource(sd_file=path, window_s=RATE_WINDOW_S)
 
     return Parts(servers=servers, open_store=open_store, scrape=scrape)
 

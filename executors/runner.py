@@ -137,7 +137,7 @@ class Runner:
             result = decide(facts, self._settings.limits)
             await uow.plans.save_guardrails(job.plan.id, result)
             await record(uow, execution.incident_id, entries=[guardrail_entry("at the claim", result)])
-        return "; ".join(f"{one.rule.replace('_', ' ')}: {one.reason}" for one in result.refusals)
+        return result.why_refused()
 
     async def _acquire(self, execution: Execution, resource: str) -> tuple[Lock | None, str]:
         """The lock, or who holds it. With no lock service in reach the database's fence alone has to do."""

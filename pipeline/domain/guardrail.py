@@ -32,3 +32,7 @@ class GuardrailResult:
     @property
     def refusals(self) -> tuple[RuleAnswer, ...]:
         return tuple(answer for answer in self.answers if not answer.allowed)
+
+    def why_refused(self) -> str:
+        """``cooldown: last action 20 s ago; budget: …``; empty when nothing was refused."""
+        return "; ".join(f"{answer.rule.replace('_', ' ')}: {answer.reason}" for answer in self.refusals)

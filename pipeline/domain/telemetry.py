@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -98,6 +99,12 @@ class Reading:
     samples: tuple[Sample, ...] = ()
     edges: tuple[CallEdge, ...] = ()
     failures: tuple[SourceFailure, ...] = ()
+
+
+def newest_value(window: Mapping[SeriesKey, Sequence[Sample]], key: SeriesKey) -> float | None:
+    """The last value of a series in ``window`` (samples oldest first); None when it has none."""
+    samples = window.get(key)
+    return samples[-1].value if samples else None
 
 
 def format_value(value: float, unit: Unit) -> str:

@@ -186,7 +186,7 @@ class Decider:
         *,
         readable: bool,
     ) -> DecisionResult:
-        reasons = "; ".join(f"{one.rule.replace('_', ' ')}: {one.reason}" for one in result.refusals)
+        reasons = result.why_refused()
         changed = readable and any(one.rule == "preconditions" for one in result.refusals)
         await uow.plans.save_guardrails(plan.id, result)
         entries = [

@@ -18,7 +18,7 @@ from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.facts import Facts
 from pipeline.domain.ids import EvidenceId, ServiceName
 from pipeline.domain.plan import TargetState
-from pipeline.domain.telemetry import Sample, SeriesKey, Signal, format_value
+from pipeline.domain.telemetry import Sample, SeriesKey, Signal, format_value, newest_value
 from pipeline.domain.topology import DependencyGraph
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.store import Store
@@ -95,7 +95,7 @@ class Investigator:
         facts = Facts(
             traffic_ratio=_ratio(window, bank, SeriesKey(service, Signal.TRAFFIC)),
             latency_ratio=_ratio(window, bank, SeriesKey(service, Signal.LATENCY_P99)),
-            error_ratio=_newest(window, SeriesKey(service, Signal.ERROR_RATIO)),
+            error_ratio=newest_value(window, SeriesKey(service, Signal.ERROR_RATIO)),
             memory_ratio_by_instance={
                 key.instance: samples[-1].value
                 for key, samples in window.items()
@@ -227,11 +227,6 @@ def _call(tool: str, about: str, started: float, status: str) -> TraceEntry:
         f"{tool}({about}): {status}, {latency_ms:.0f} ms",
         {"tool": tool, "about": about, "status": status, "latency_ms": round(latency_ms, 1)},
     )
-
-
-def _newest(window: Mapping[SeriesKey, Sequence[Sample]], key: SeriesKey) -> float | None:
-    samples = window.get(key)
-    return samples[-1].value if samples else None
 
 
 def _ratio(window: Mapping[SeriesKey, Sequence[Sample]], bank: BaselineBank, key: SeriesKey) -> float | None:

@@ -131,8 +131,7 @@ class Proposer:
         if diagnosis.confidence.score < PROPOSE_FROM:
             return f"confidence {diagnosis.confidence.score:.2f} is below {PROPOSE_FROM:.2f}: nothing is proposed"
         if not guardrails.allowed:
-            refusals = "; ".join(f"{one.rule.replace('_', ' ')}: {one.reason}" for one in guardrails.refusals)
-            return f"blocked by guardrails: {refusals}"
+            return f"blocked by guardrails: {guardrails.why_refused()}"
         return ""
 
 

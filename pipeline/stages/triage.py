@@ -9,7 +9,7 @@ from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.severity import SeverityFacts, SeverityResult, classify
-from pipeline.domain.telemetry import Sample, SeriesKey, Signal
+from pipeline.domain.telemetry import Sample, SeriesKey, Signal, newest_value
 from pipeline.domain.topology import DependencyGraph
 
 
@@ -25,9 +25,9 @@ def triage(
     entry = catalogue[service]
     callers = graph.callers(service)
     seen = {key.service for key in window} | {name for edge in graph.edges for name in edge} | {service}
-    error = _newest(window, SeriesKey(service, Signal.ERROR_RATIO)) or 0.0
+    error = newest_value(window, SeriesKey(service, Signal.ERROR_RATIO)) or 0.0
     latency_key = SeriesKey(service, Signal.LATENCY_P99)
-    latency = _newest(window, latency_key)
+    latency = newest_value(window, latency_key)
     ratio = 1.0
     if latency is not None:
         expected = bank.expect(latency_key, window[latency_key][-1].at)
@@ -43,8 +43,3 @@ def triage(
             financial=entry.financial,
         )
     )
-
-
-def _newest(window: Mapping[SeriesKey, Sequence[Sample]], key: SeriesKey) -> float | None:
-    samples = window.get(key)
-    return samples[-1].value if samples else None
