@@ -86,6 +86,7 @@ class Runner:
             await self._ledger.failed(execution, reason, blocked=False)
             return
         try:
+            await self._earlier_steps_settle(job)
             observed = await job.target.observe(execution.target)
         except TemporaryError as error:
             await self._ledger.ready_again(execution, f"target not readable: {error}")
@@ -117,6 +118,15 @@ class Runner:
         if plan is None or case is None or action is None or not _approved(plan, case):
             return None
         return _Job(execution, plan, case, action, self._targets.for_platform(execution.target.platform))
+
+    async def _earlier_steps_settle(self, job: _Job) -> None:
+        """Waits for what an earlier attempt set in motion: the gate must not take our own half-done change for harm."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + self._settings.settle_timeout_s
+        for step in job.execution.steps:
+            if step.state is StepState.APPLIED:
+                while not await job.target.settled(job.execution.target, step.operation) and clock.time() < deadline:
+                    await asyncio.sleep(POLL_S)
 
     async def _gate(self, job: _Job, observed: TargetState) -> str:
         """Asks every guardrail afresh. Empty when all allow."""

@@ -26,7 +26,7 @@ class Cluster:
 
     def __init__(self, *, ready_after_s: float = 0.05, grace_s: float = 0.1) -> None:
         self.objects: dict[Key, Object] = {}
-        self._ready_after_s = ready_after_s
+        self.ready_after_s = ready_after_s
         self._grace_s = grace_s
         self._versions = itertools.count(1000)
         self._born: dict[str, float] = {}
@@ -109,7 +109,7 @@ class Cluster:
         if uid in self._deleted:
             if now - self._deleted[uid] >= self._grace_s:
                 del self.objects[key]
-        elif pod["status"]["phase"] == "Pending" and now - self._born[uid] >= self._ready_after_s:
+        elif pod["status"]["phase"] == "Pending" and now - self._born[uid] >= self.ready_after_s:
             self.edit_status(key, phase="Running", conditions=[{"type": "Ready", "status": "True"}])
 
     def _fill(self, key: Key) -> None:

@@ -206,6 +206,15 @@ async def test_a_step_found_late_is_progress_and_the_rest_goes_on(two_steps: Ben
     await carried_out(two_steps, changes=2)
 
 
+async def test_a_replacement_that_is_slow_to_be_ready_is_not_taken_for_harm(two_steps: Bench, sql: Connection) -> None:
+    """Half of the replicas are away by our own step 1; the gate before step 2 waits for them to be back."""
+    two_steps.place.server.cluster.ready_after_s = 1.5
+    await run_and_die(two_steps.runner(), two_steps.target, "applied")
+    await lapse(sql, "executions")
+    await finish(two_steps)
+    await carried_out(two_steps, changes=2)
+
+
 async def test_a_platform_that_is_gone_calls_a_person(one_step: Bench, sql: Connection) -> None:
     one_step.place.proxy.strike(Fault.CUT)
     await one_step.runner().run_once()
