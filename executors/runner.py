@@ -123,10 +123,13 @@ class Runner:
         """Waits for what an earlier attempt set in motion: the gate must not take our own half-done change for harm."""
         clock = asyncio.get_running_loop()
         deadline = clock.time() + self._settings.settle_timeout_s
-        for step in job.execution.steps:
-            if step.state is StepState.APPLIED:
-                while not await job.target.settled(job.execution.target, step.operation) and clock.time() < deadline:
-                    await asyncio.sleep(POLL_S)
+        moving = [step for step in job.execution.steps if step.state is StepState.APPLIED]
+        while moving and clock.time() < deadline:
+            settled = await job.target.settled(job.execution.target, moving[0].operation)
+            if settled:
+                moving.pop(0)
+            else:
+                await asyncio.sleep(POLL_S)
 
     async def _gate(self, job: _Job, observed: TargetState) -> str:
         """Asks every guardrail afresh. Empty when all allow."""
