@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import assert_never
@@ -20,6 +20,8 @@ class Signal(StrEnum):
     MEMORY_RATIO = "memory_ratio"
     DISK_RATIO = "disk_ratio"
     CERT_REMAINING = "cert_remaining"
+    CPU_RATIO = "cpu_ratio"
+    QUOTA_RATIO = "quota_ratio"
 
 
 class Unit(StrEnum):
@@ -37,6 +39,8 @@ UNIT_OF: dict[Signal, Unit] = {
     Signal.MEMORY_RATIO: Unit.RATIO,
     Signal.DISK_RATIO: Unit.RATIO,
     Signal.CERT_REMAINING: Unit.SECONDS,
+    Signal.CPU_RATIO: Unit.RATIO,
+    Signal.QUOTA_RATIO: Unit.RATIO,
 }
 
 SIGNAL_TITLE: dict[Signal, str] = {
@@ -46,6 +50,8 @@ SIGNAL_TITLE: dict[Signal, str] = {
     Signal.MEMORY_RATIO: "memory use",
     Signal.DISK_RATIO: "disk use",
     Signal.CERT_REMAINING: "certificate's time left",
+    Signal.CPU_RATIO: "CPU use",
+    Signal.QUOTA_RATIO: "quota use",
 }
 
 
@@ -94,11 +100,16 @@ class SourceFailure:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at the telemetry: samples, edges, and what could not be read."""
+    """One look at the telemetry: samples, edges, what could not be read, and what was read but is not to be used.
+
+    ``rejected``: how many values were turned away, by the reason (``not finite``, ``too old``, ``from the future``,
+    ``seen before``).
+    """
 
     samples: tuple[Sample, ...] = ()
     edges: tuple[CallEdge, ...] = ()
     failures: tuple[SourceFailure, ...] = ()
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 def newest_value(window: Mapping[SeriesKey, Sequence[Sample]], key: SeriesKey) -> float | None:

@@ -125,7 +125,8 @@ class PrometheusSource:
         ]
         samples = [sample for signal in signals for row in rows[signal.value] for sample in self._sample(signal, row)]
         edges = [edge for row in rows[_CALLS] for edge in _edge(row)]
-        return Reading(samples=self._newest.keep(samples, now), edges=tuple(edges), failures=tuple(failures))
+        sifted = self._newest.sift(samples, now)
+        return Reading(sifted.samples, tuple(edges), tuple(failures), sifted.rejected)
 
     async def close(self) -> None:
         if self._session is not None:

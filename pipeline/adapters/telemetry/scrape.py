@@ -79,9 +79,8 @@ class ScrapeSource:
         for one in scraped:
             self._windows[one.target].add(one.exposition, one.taken_s)
         samples = [*_instance_samples(scraped, now), *self._service_samples(scraped, now)]
-        return Reading(
-            samples=self._newest.keep(samples, now), edges=tuple(self._edges(scraped)), failures=tuple(failures)
-        )
+        sifted = self._newest.sift(samples, now)
+        return Reading(sifted.samples, tuple(self._edges(scraped)), tuple(failures), sifted.rejected)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -1,0 +1,46 @@
+"""Changes that people and machines make to services: what a regression may be due to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.telemetry import SourceFailure
+
+
+class ChangeKind(StrEnum):
+    """What was changed."""
+
+    DEPLOYMENT = "deployment"
+    CONFIGURATION = "configuration"
+    SCALING = "scaling"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEvent:
+    """One change. ``revision`` names it in the words of its source: a commit, an image, a ReplicaSet's revision.
+
+    ``at`` is when it took effect (aware UTC); ``title`` one line for a person; ``author`` may be empty.
+    """
+
+    service: ServiceName
+    at: datetime
+    kind: ChangeKind
+    revision: str
+    title: str
+    author: str = ""
+
+    def describe(self) -> str:
+        """``deployment 3f2a91c “raise pool size” by alice at 14:02:10 UTC``."""
+        by = f" by {self.author}" if self.author else ""
+        return f"{self.kind.value} {self.revision[:12]} “{self.title}”{by} at {self.at:%H:%M:%S} UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeReading:
+    """Changes, and what could not be read."""
+
+    changes: tuple[ChangeEvent, ...] = ()
+    failures: tuple[SourceFailure, ...] = ()
