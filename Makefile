@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml requirements.lock | $(BIN)/python
 	  else echo "      only the CUDA build (2.7 GB) is to be had here, so it is left out: runbooks are searched by words."; \
 	       echo "      To add it: make install TORCH_ARGS='--index-url <a CPU index>', or ALLOW_CUDA=1"; fi; }
 	@echo "[3/4] installing pinned packages (one to three minutes the first time)"
-	@extras=demo,kubernetes; if $(BIN)/pip show -q torch 2>/dev/null; then extras=$$extras,ml; fi; \
+	@extras=demo,kubernetes,aws,fast; if $(BIN)/pip show -q torch 2>/dev/null; then extras=$$extras,ml; fi; \
 	  $(BIN)/pip install -q -c requirements.lock -e ".[$$extras]" || { echo "Installation failed: see pip's message above. A network to a package index is needed once." >&2; exit 1; }
 	@touch $@
 	@echo "[4/4] ready: $(BIN)/sre-bot --help"
@@ -53,6 +53,10 @@ test-deps: $(DEV_STAMP)
 test: test-deps check  ## every check and every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole"
 	@$(BIN)/python -m pytest -m whole
+
+# The marks of detection on labelled curves need a folder of them: make bench DETECTION_DATA=/path/to/folder
+bench: $(DEV_STAMP)  ## speed and quality, each figure beside a named baseline (BENCH="engine rank" for some)
+	@DETECTION_DATA="$(DETECTION_DATA)" $(BIN)/python -m tests.bench $(BENCH)
 
 check: $(DEV_STAMP)  ## ruff, ruff format, mypy --strict, import-linter, vulture
 	@$(BIN)/ruff check .

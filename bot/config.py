@@ -10,42 +10,24 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from bot.config_telemetry import TelemetrySettings
+from bot.config_types import Count, Group, Positive, Ratio, Variable
 from pipeline.domain.errors import ConfigurationError
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """Where a setting comes from: the environment variable, its unit, and why it exists."""
-
-    name: str
-    unit: str
-    why: str
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-Positive = Annotated[float, Field(gt=0, le=1e9)]
-"""Up to 31 years where it is seconds: dates can still be reckoned with it."""
-Ratio = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class StoreSettings(_Group):
+class StoreSettings(Group):
     data_dir: Annotated[Path, Variable("SRE_DATA_DIR", "path", "where the embedded servers and the demo keep data")] = (
         Path(".sre-bot")
     )
@@ -60,7 +42,7 @@ class StoreSettings(_Group):
     ] = 86_400.0
 
 
-class SlackSettings(_Group):
+class SlackSettings(Group):
     bot_token: Annotated[SecretStr | None, Variable("SLACK_BOT_TOKEN", "xoxb-…", "posts and reads as the bot")] = None
     app_token: Annotated[
         SecretStr | None, Variable("SLACK_APP_TOKEN", "xapp-…", "opens Socket Mode; empty: signed HTTP is served")
@@ -85,33 +67,7 @@ class SlackSettings(_Group):
     approver_group: Annotated[str, Variable("SRE_APPROVER_GROUP", "user group id", "members may approve as well")] = ""
 
 
-class TelemetrySettings(_Group):
-    scrape_file: Annotated[
-        Path | None, Variable("SRE_SCRAPE_FILE", "path", "Prometheus file_sd file of /metrics endpoints to read")
-    ] = None
-    prometheus_url: Annotated[str, Variable("PROMETHEUS_URL", "URL", "a Prometheus server to query")] = ""
-    prometheus_token: Annotated[
-        SecretStr | None, Variable("PROMETHEUS_TOKEN", "text", "bearer token for that server")
-    ] = None
-    prometheus_tenant: Annotated[
-        str, Variable("PROMETHEUS_TENANT", "text", "X-Scope-OrgID header, for Mimir, Cortex or Thanos")
-    ] = ""
-    prometheus_service_label: Annotated[
-        str, Variable("PROMETHEUS_SERVICE_LABEL", "label", "the label that names the service")
-    ] = "service"
-    prometheus_instance_label: Annotated[
-        str, Variable("PROMETHEUS_INSTANCE_LABEL", "label", "the label that names the replica, such as pod")
-    ] = "instance"
-    interval_s: Annotated[Positive, Variable("SRE_INTERVAL_S", "seconds", "how often telemetry is read")] = 15.0
-    window_s: Annotated[
-        Positive, Variable("SRE_RATE_WINDOW_S", "seconds", "the window over which rates and quantiles are taken")
-    ] = 60.0
-    catalogue: Annotated[
-        Path | None, Variable("SRE_CATALOGUE", "path", "YAML of services: tier, owner, environment, target")
-    ] = None
-
-
-class DetectionTuning(_Group):
+class DetectionTuning(Group):
     memory_ratio: Annotated[Ratio, Variable("SRE_MEMORY_RATIO", "ratio", "memory pressure begins here")] = 0.85
     memory_sustain_s: Annotated[Positive, Variable("SRE_MEMORY_SUSTAIN_S", "seconds", "and must last this long")] = (
         300.0
@@ -139,7 +95,7 @@ class DetectionTuning(_Group):
     ] = 120.0
 
 
-class VerificationTuning(_Group):
+class VerificationTuning(Group):
     hold_s: Annotated[
         Positive, Variable("SRE_VERIFY_HOLD_S", "seconds", "the metric must stay inside its bound this long")
     ] = 120.0
@@ -157,7 +113,7 @@ def _in_time(tuning: VerificationTuning) -> VerificationTuning:
     return tuning
 
 
-class ModelSettings(_Group):
+class ModelSettings(Group):
     anthropic_api_key: Annotated[
         SecretStr | None, Variable("ANTHROPIC_API_KEY", "text", "Claude diagnoses; empty: the rules engine does")
     ] = None
@@ -174,7 +130,7 @@ class ModelSettings(_Group):
     ] = ""
 
 
-class GuardSettings(_Group):
+class GuardSettings(Group):
     approval_ttl_s: Annotated[
         Positive, Variable("SRE_APPROVAL_TTL_S", "seconds", "a proposal nobody decides expires")
     ] = 1800.0
@@ -195,7 +151,7 @@ class GuardSettings(_Group):
     ] = "shadow"
 
 
-class TargetSettings(_Group):
+class TargetSettings(Group):
     local_url: Annotated[str, Variable("SRE_LOCAL_TARGET_URL", "URL", "control API of a local process supervisor")] = ""
     kubernetes_namespaces: Annotated[
         tuple[str, ...], Variable("SRE_KUBERNETES_NAMESPACES", "names, comma-separated", "where actions are allowed")
@@ -205,7 +161,7 @@ class TargetSettings(_Group):
     ] = ""
 
 
-class RuntimeSettings(_Group):
+class RuntimeSettings(Group):
     host: Annotated[str, Variable("SRE_HTTP_HOST", "address", "of health, metrics and signed Slack HTTP")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535), Variable("SRE_HTTP_PORT", "port", "0 takes a free one")] = 8090
     lease_s: Annotated[Positive, Variable("SRE_LEASE_S", "seconds", "a worker silent for longer is taken over")] = 15.0
@@ -217,7 +173,7 @@ class RuntimeSettings(_Group):
     ] = "INFO"
 
 
-class Settings(_Group):
+class Settings(Group):
     """All settings. Read once at start by ``load`` and handed on; nothing else looks at the environment."""
 
     store: StoreSettings = StoreSettings()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -19,9 +19,12 @@ import pipeline
 from bot.catalogue import load_catalogue
 from bot.config import Settings
 from bot.slack.client import identify, make_client
-from bot.wiring import open_bus, registry_of, sources_of
+from bot.wiring import open_bus, registry_of
+from bot.wiring.telemetry import sources_of
 from migrations.runner import MigrationError, check
 from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError, TemporaryError
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.telemetry import SourceFailure
 
 CHECK_TIMEOUT_S = 15.0
 
@@ -122,17 +125,38 @@ async def _slack(settings: Settings) -> list[Finding]:
 
 
 async def _telemetry(settings: Settings) -> list[Finding]:
+    now = datetime.now(UTC)
+    since = now - timedelta(minutes=10)
+    somebody = next(iter(load_catalogue(settings.telemetry.catalogue)), ServiceName("sre-bot-doctor"))
+    sources = sources_of(settings)
     found: list[Finding] = []
-    for source in sources_of(settings):
-        try:
-            reading = await source.read(datetime.now(UTC))
-        finally:
-            await source.close()
-        for failure in reading.failures:
-            found.append(Finding(f"telemetry {source.name}", "wrong", f"{failure.source}: {failure.reason}"))
-        if not reading.failures:
-            found.append(Finding(f"telemetry {source.name}", "ok", f"{len(reading.samples)} samples in one reading"))
+    try:
+        for metrics in sources.metrics:
+            reading = await metrics.read(now)
+            found += _heard(metrics.name, reading.failures, f"{len(reading.samples)} samples in one reading")
+        for graph in sources.topology:
+            edges = await graph.edges(since, now)
+            found += _heard(graph.name, edges.failures, f"{len(edges.edges)} calling services in ten minutes")
+        for logs in sources.logs:
+            lines = await logs.tail(since, now, limit=10)
+            found += _heard(logs.name, lines.failures, "logs can be read" if lines.lines else "no lines in ten minutes")
+        for changes in sources.changes:
+            told = await changes.changes(now - timedelta(days=7), now)
+            found += _heard(changes.name, told.failures, f"{len(told.changes)} changes in a week")
+        for traces in sources.traces:
+            seen = await traces.search(somebody, since, now, limit=1)
+            found += _heard(traces.name, seen.failures, f"traces of {somebody} can be searched")
+        for kernel in sources.activity:
+            felt = await kernel.activity(somebody, since, now)
+            found += _heard(kernel.name, felt.failures, f"activity of {somebody} can be read")
+    finally:
+        await sources.close()
     return found
+
+
+def _heard(source: str, failures: Sequence[SourceFailure], said: str) -> list[Finding]:
+    wrong = [Finding(f"telemetry {source}", "wrong", f"{failure.source}: {failure.reason}") for failure in failures]
+    return wrong or [Finding(f"telemetry {source}", "ok", said)]
 
 
 async def _targets(settings: Settings) -> list[Finding]:

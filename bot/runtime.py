@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bot.relay import Relay
@@ -16,14 +16,13 @@ from pipeline.domain.errors import TemporaryError
 from pipeline.domain.lifecycle import IncidentState
 from pipeline.ports.bus import Bus
 from pipeline.ports.clock import Clock
-from pipeline.ports.metrics import MetricsSource
 from pipeline.ports.store import Store
 from pipeline.stages.advance import WAKE_TOPIC
 from pipeline.stages.correlate import Correlator
 from pipeline.stages.decide import Decider
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Diagnoser
-from pipeline.stages.observe import observe
+from pipeline.stages.observe import Observer
 from pipeline.stages.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ HOUSEKEEPING_S = 600.0
 class Stages:
     """What the loops call."""
 
-    sources: Sequence[MetricsSource]
+    observer: Observer
     detector: Detector
     correlator: Correlator
     diagnoser: Diagnoser
@@ -109,7 +108,7 @@ class Runtime:
 
     async def _detect(self, others_ran: bool) -> None:
         now = self._clock.now()
-        await observe(self._stages.sources, self._store, now)
+        await self._stages.observer.run(now)
         result = await self._stages.detector.run(self._clock.now(), reload=others_ran)
         opened = await self._stages.correlator.run(result, await self._stages.detector.bank(), self._clock.now())
         if opened:

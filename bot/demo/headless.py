@@ -23,6 +23,7 @@ Decision = Literal["approve", "reject", "ignore"]
 
 BOT_READY_S = 60.0
 POLL_S = 0.5
+NO_INCIDENT = IncidentId(0)
 _SETTLED = frozenset(
     {IncidentState.RESOLVED, IncidentState.SELF_RECOVERED, IncidentState.ESCALATED, IncidentState.CLOSED}
 )
@@ -38,6 +39,7 @@ class _Run:
     detected_after_s: float | None = None
     decision: str | None = None
     problem: str = ""
+    known: IncidentId = NO_INCIDENT
 
 
 async def run_headless(
@@ -52,11 +54,11 @@ async def run_headless(
             async with asyncio.timeout(limit_s):
                 await _bot_ready(first)
                 await _quiet(demo, world, say)
-                known = await _newest(demo)
+                run.known = await _newest(demo)
                 say(f"fault {fault} on")
                 await world.set_fault(fault, True)
                 run.started_s = time.monotonic()
-                incident_id = await _new_incident(demo, known)
+                incident_id = await _new_incident(demo, run.known)
                 run.detected_after_s = round(time.monotonic() - run.started_s, 1)
                 say(f"{incident_label(incident_id)} after {run.detected_after_s} s")
                 await _decide(demo, first, incident_id, decide, run, say)
@@ -106,7 +108,7 @@ async def _quiet(demo: Demo, world: WorldClient, say: Callable[[str], None]) -> 
 async def _newest(demo: Demo) -> IncidentId:
     async with demo.store.begin() as uow:
         recent = await uow.incidents.recent(50)
-    return max((incident.id for incident in recent), default=IncidentId(0))
+    return max((incident.id for incident in recent), default=NO_INCIDENT)
 
 
 async def _new_incident(demo: Demo, known: IncidentId) -> IncidentId:
@@ -202,6 +204,9 @@ async def _report(
     report: dict[str, Any] = {
         "incident": incident_label(incident_id) if incident_id else None,
         "severity": None,
+        "kind": None,
+        "service": None,
+        "incidents_opened": 0,
         "fault": fault,
         "detected_after_s": run.detected_after_s,
         "diagnosis": None,
@@ -224,6 +229,10 @@ async def _report(
     if case is None:
         return report
     report["severity"] = case.incident.severity.value
+    report["kind"] = case.lead.kind.value
+    report["service"] = case.incident.service
+    async with demo.store.begin() as uow:
+        report["incidents_opened"] = sum(one.id > run.known for one in await uow.incidents.recent(50))
     report["incident_state"] = case.incident.state.value
     report["outcome"] = case.incident.outcome
     _add_diagnosis(report, case)

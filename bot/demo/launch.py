@@ -109,6 +109,8 @@ async def running_demo(
             "SRE_SCRAPE_FILE": str(targets_file),
             "SRE_CATALOGUE": environ.get("SRE_CATALOGUE", str(CATALOGUE)),
             "SRE_LOCAL_TARGET_URL": world_url,
+            "SRE_CHANGES_REPO": str(data_dir / "world" / "config-repo"),
+            "SRE_LOG_FOLDER": str(data_dir / "world" / "stderr"),
             "SRE_DATA_DIR": str(data_dir),
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,

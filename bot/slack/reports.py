@@ -58,7 +58,11 @@ def status_blocks(status: Status) -> list[Block]:
     for source in status.sources:
         failing = "; ".join(inline(failure, 200) for failure in source.failures)
         mark = f"⚠️ {failing}" if failing else "✅"
-        lines.append(f"{code(source.source, 120)} {mark} · read {clock(source.read_at)}")
+        turned_away = ", ".join(f"{count} {reason}" for reason, count in sorted(source.rejected.items()))
+        lines.append(
+            f"{code(source.source, 120)} {mark} · read {clock(source.read_at)}"
+            + (f" · values turned away since the start: {turned_away}" if turned_away else "")
+        )
     if not status.sources:
         lines.append("⚠️ nothing has been read yet")
     lines.append(_outbox(status))

@@ -10,6 +10,10 @@ from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import SourceFailure
 
 
+SHORT_REVISION = 12
+"""Characters of a revision that people are shown: enough to name a commit in any repository."""
+
+
 class ChangeKind(StrEnum):
     """What was changed."""
 
@@ -35,7 +39,7 @@ class ChangeEvent:
     def describe(self) -> str:
         """``deployment 3f2a91c “raise pool size” by alice at 14:02:10 UTC``."""
         by = f" by {self.author}" if self.author else ""
-        return f"{self.kind.value} {self.revision[:12]} “{self.title}”{by} at {self.at:%H:%M:%S} UTC"
+        return f"{self.kind.value} {self.revision[:SHORT_REVISION]} “{self.title}”{by} at {self.at:%H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True)

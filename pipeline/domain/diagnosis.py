@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.domain.confidence import Confidence
 from pipeline.domain.ids import EvidenceId, ServiceName
 
-EvidenceKind = Literal["anomaly", "metric", "topology", "target"]
+EvidenceKind = Literal["anomaly", "metric", "topology", "target", "change", "log", "trace", "activity", "ranking"]
 
 
 class Category(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.ids import ServiceName
 
 
@@ -14,7 +15,8 @@ class Facts:
 
     ``traffic_ratio``, ``latency_ratio``: now over the baseline (1.0 = as usual). ``error_ratio``: 0..1 now.
     ``memory_ratio_by_instance``: 0..1 of its limit. ``memory_slope_per_min``: growth of the worst instance's ratio a
-    minute. ``slow_callees``: services below this one whose latency breaches too.
+    minute. ``slow_callees``: services below this one whose latency breaches too. ``recent_changes``: of the service
+    itself in the last hour, oldest first.
     """
 
     traffic_ratio: float | None = None
@@ -24,3 +26,4 @@ class Facts:
     memory_slope_per_min: float | None = None
     slow_callees: tuple[ServiceName, ...] = ()
     replicas: int | None = None
+    recent_changes: tuple[ChangeEvent, ...] = ()

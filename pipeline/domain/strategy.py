@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import assert_never
 
+from pipeline.domain.changes import SHORT_REVISION, ChangeKind
 from pipeline.domain.diagnosis import Category, Diagnosis
 from pipeline.domain.facts import Facts
 from pipeline.domain.plan import (
@@ -33,12 +34,12 @@ def choose_action(
         case Category.SATURATION:
             action = _scale(facts, state)
         case Category.BAD_CHANGE | Category.DISK | Category.CERTIFICATE:
-            return _manual(diagnosis, state, f"no executor here for the category {diagnosis.category.value}")
+            return _manual(diagnosis, facts, state, f"no executor here for the category {diagnosis.category.value}")
         case Category.UNKNOWN:
-            return _manual(diagnosis, state, "the cause is not known")
+            return _manual(diagnosis, facts, state, "the cause is not known")
         case _:
             assert_never(diagnosis.category)
-    return _manual(diagnosis, state, why_unreadable or action) if isinstance(action, str) else action
+    return _manual(diagnosis, facts, state, why_unreadable or action) if isinstance(action, str) else action
 
 
 def _restart(diagnosis: Diagnosis, state: TargetState | None) -> RestartAction | str:
@@ -68,11 +69,12 @@ def _scale(facts: Facts, state: TargetState | None) -> ScaleAction | str:
     return ScaleAction(from_replicas=state.replicas, to_replicas=min(max(wanted, state.replicas + 1), cap))
 
 
-def _manual(diagnosis: Diagnosis, state: TargetState | None, why: str) -> ManualAction:
-    return ManualAction(command=manual_command(diagnosis, state.ref if state else None), why_manual=why[:MAX_WHY])
+def _manual(diagnosis: Diagnosis, facts: Facts, state: TargetState | None, why: str) -> ManualAction:
+    command = manual_command(diagnosis, facts, state.ref if state else None)
+    return ManualAction(command=command, why_manual=why[:MAX_WHY])
 
 
-def manual_command(diagnosis: Diagnosis, ref: TargetRef | None) -> str:
+def manual_command(diagnosis: Diagnosis, facts: Facts, ref: TargetRef | None) -> str:
     """What a person would type first."""
     kubernetes = ref is not None and ref.platform == "kubernetes"
     name = ref.name if ref else diagnosis.service
@@ -87,11 +89,13 @@ def manual_command(diagnosis: Diagnosis, ref: TargetRef | None) -> str:
                 else f"add replicas to {name}"
             )
         case Category.BAD_CHANGE:
-            return (
-                f"kubectl rollout undo deployment/{name}{where}"
-                if kubernetes
-                else "git log -5 --stat && git revert --no-edit <the change before the errors began>"
-            )
+            commits = [one.revision for one in facts.recent_changes if one.kind is ChangeKind.CONFIGURATION]
+            if kubernetes and not commits:
+                return f"kubectl rollout undo deployment/{name}{where}"
+            if not commits:
+                return "git log -5 --stat && git revert --no-edit <the change before the errors began>"
+            last = commits[-1][:SHORT_REVISION]
+            return f"git show --stat {last} && git revert --no-edit {last}"
         case Category.DISK:
             return "du -xh --max-depth=2 <log directory> | sort -h | tail && truncate -s 0 <largest log>"
         case Category.CERTIFICATE:

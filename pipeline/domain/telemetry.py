@@ -103,13 +103,14 @@ class Reading:
     """One look at the telemetry: samples, edges, what could not be read, and what was read but is not to be used.
 
     ``rejected``: how many values were turned away, by the reason (``not finite``, ``too old``, ``from the future``,
-    ``seen before``).
+    ``out of order``, ``twice in one reading``). ``namespaces``: where services run, as far as the source can tell.
     """
 
     samples: tuple[Sample, ...] = ()
     edges: tuple[CallEdge, ...] = ()
     failures: tuple[SourceFailure, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)
+    namespaces: Mapping[ServiceName, str] = field(default_factory=dict)
 
 
 def newest_value(window: Mapping[SeriesKey, Sequence[Sample]], key: SeriesKey) -> float | None:

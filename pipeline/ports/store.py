@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
 from pipeline.domain.anomaly import Anomaly
 from pipeline.domain.approval import Approval
 from pipeline.domain.baseline import BaselineRow
+from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
 from pipeline.domain.execution import Execution, Intent
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import ExecutionId, IncidentId, OutboxId, PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case, Incident
+from pipeline.domain.logs import LogPattern
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice
 from pipeline.domain.phase import Phase, TrackRecord
@@ -44,11 +46,12 @@ class KillSwitch:
 
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
-    """The last reading of a telemetry source."""
+    """The last reading of a telemetry source. ``rejected``: values turned away since the bot's start, by reason."""
 
     source: str
     failures: tuple[str, ...]
     read_at: datetime
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,19 @@ class TelemetryStore(Protocol):
     async def service_window(self, service: ServiceName, since: datetime) -> Mapping[SeriesKey, Sequence[Sample]]: ...
     async def save_edges(self, edges: Sequence[CallEdge], at: datetime) -> None: ...
     async def graph(self, *, max_age_s: float) -> DependencyGraph: ...
-    async def save_health(self, source: str, failures: Sequence[SourceFailure], at: datetime) -> None: ...
+    async def save_health(
+        self, source: str, failures: Sequence[SourceFailure], at: datetime, rejected: Mapping[str, int]
+    ) -> None: ...
+    async def save_changes(self, changes: Sequence[ChangeEvent]) -> None: ...
+    async def changes(self, since: datetime) -> Sequence[ChangeEvent]:
+        """Changes that took effect at or after ``since``, oldest first."""
+        ...
+
+    async def save_log_patterns(self, patterns: Sequence[LogPattern]) -> None: ...
+    async def log_patterns(self, service: ServiceName, since: datetime) -> Sequence[LogPattern]:
+        """Patterns of one service seen at or after ``since``, the most frequent first."""
+        ...
+
     async def health(self) -> Sequence[SourceHealth]: ...
     async def load_baselines(self) -> Sequence[BaselineRow]: ...
     async def save_baselines(self, rows: Sequence[BaselineRow]) -> None: ...

@@ -81,7 +81,7 @@ class Diagnoser:
         dossier = await self._investigator.gather(service, anomalies, bank, self._clock.now())
         passages, entry, notes = await self._retrieve(case)
         question = Question(service, anomalies, dossier.evidence, passages, dossier.facts)
-        return question, dossier, [*dossier.entries, entry], notes
+        return question, dossier, [*dossier.entries, entry], (*notes, *dossier.blind)
 
     async def _retrieve(self, case: Case) -> tuple[Sequence[Passage], TraceEntry, tuple[str, ...]]:
         query = f"{case.incident.service}: {SEARCH_PHRASE[case.lead.kind]}"

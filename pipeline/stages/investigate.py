@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from executors.guardrails.inputs import GRAPH_MAX_AGE_S
 from pipeline.domain.anomaly import Anomaly, DetectionSettings, bound_for
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.diagnosis import Evidence, EvidenceKind
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.facts import Facts
@@ -23,25 +25,34 @@ from pipeline.domain.topology import DependencyGraph
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.store import Store
 from pipeline.ports.targets import Targets
+from pipeline.stages.suspects import HISTORY_S, in_words, suspects
+from pipeline.stages.witnesses import Witnesses
 
 LOOK_BACK_S = 600.0
+CHANGES_LOOK_BACK_S = 3600.0
+"""A regression shows at once or with the next peak of load; an hour holds most of both."""
+PATTERNS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """What was found. ``target_problem`` says why ``target`` is None, when it is."""
+    """What was found. ``target_problem`` says why ``target`` is None, when it is; ``blind`` names what gave nothing."""
 
     evidence: tuple[Evidence, ...]
     facts: Facts
     target: TargetState | None
     target_problem: str
     entries: tuple[TraceEntry, ...]
+    blind: tuple[str, ...] = ()
 
 
 class Investigator:
     """Reads the store, the graph and the target; decides nothing."""
 
-    def __init__(self, store: Store, targets: Targets, catalogue: Catalogue, settings: DetectionSettings) -> None:
+    def __init__(
+        self, store: Store, targets: Targets, catalogue: Catalogue, settings: DetectionSettings, witnesses: Witnesses
+    ) -> None:
+        self._witnesses = witnesses
         self._store = store
         self._targets = targets
         self._catalogue = catalogue
@@ -65,6 +76,9 @@ class Investigator:
             callees = sorted(graph.callees(service))
             for callee in callees:
                 window.update(await uow.telemetry.service_window(callee, since))
+            changes = await uow.telemetry.changes(now - timedelta(seconds=CHANGES_LOOK_BACK_S))
+            patterns = await uow.telemetry.log_patterns(service, since)
+            health = await uow.telemetry.health()
         entries = [_call("query_metrics", f"{service} and {len(callees)} callees", started, "ok")]
         started = time.monotonic()
         target, problem = await self._observe(service)
@@ -92,6 +106,16 @@ class Investigator:
                 f"observe {target.ref.platform} {target.ref.describe()}",
                 target.ref.name,
             )
+        _changes(notes, {service, *callees}, changes)
+        for pattern in patterns[:PATTERNS]:
+            notes.add("log", f"logs of {service}: {pattern.describe()}", f"log patterns of {service}", service)
+        if anomalies and (ranking := await self._ranking(service, anomalies, graph)):
+            notes.add("ranking", f"root cause ranking: {ranking}", f"rank over {service} and its neighbours", service)
+        testimony = await self._witnesses.hear(service, since, now)
+        entries += testimony.entries
+        for item in testimony.items:
+            notes.add(item.kind, item.statement, item.query, item.subject)
+        blind = [f"{source.source} gave nothing: {'; '.join(source.failures)}" for source in health if source.failures]
         facts = Facts(
             traffic_ratio=_ratio(window, bank, SeriesKey(service, Signal.TRAFFIC)),
             latency_ratio=_ratio(window, bank, SeriesKey(service, Signal.LATENCY_P99)),
@@ -104,8 +128,22 @@ class Investigator:
             memory_slope_per_min=slope,
             slow_callees=tuple(slow),
             replicas=target.replicas if target else None,
+            recent_changes=tuple(change for change in changes if change.service == service),
         )
-        return Dossier(tuple(notes.items), facts, target, problem, tuple(entries))
+        return Dossier(
+            tuple(notes.items), facts, target, problem, tuple(entries), tuple(dict.fromkeys((*blind, *testimony.blind)))
+        )
+
+    async def _ranking(self, service: ServiceName, anomalies: Sequence[Anomaly], graph: DependencyGraph) -> str:
+        """The likeliest root causes among the service and all that it calls or is called by; empty without history."""
+        began = min(anomaly.started_at for anomaly in anomalies)
+        around = {service, *graph.callees(service), *graph.callers(service), *(one.key.service for one in anomalies)}
+        history: dict[SeriesKey, Sequence[Sample]] = {}
+        async with self._store.begin() as uow:
+            for neighbour in sorted(around):
+                history.update(await uow.telemetry.service_window(neighbour, began - timedelta(seconds=HISTORY_S)))
+        ranking = await asyncio.to_thread(suspects, history, began, graph)
+        return in_words(ranking) if ranking is not None else ""
 
     async def _observe(self, service: ServiceName) -> tuple[TargetState | None, str]:
         address = self._catalogue[service].target
@@ -220,6 +258,14 @@ def _topology(notes: _Notes, service: ServiceName, graph: DependencyGraph) -> No
     )
 
 
+def _changes(notes: _Notes, services: Set[ServiceName], changes: Sequence[ChangeEvent]) -> None:
+    for change in changes:
+        if change.service in services:
+            notes.add(
+                "change", f"{change.service}: {change.describe()}", f"changes of {change.service}", change.service
+            )
+
+
 def _call(tool: str, about: str, started: float, status: str) -> TraceEntry:
     latency_ms = (time.monotonic() - started) * 1000
     return TraceEntry(
@@ -259,4 +305,5 @@ def describe_dossier(dossier: Dossier) -> str:
     lines = [f"[{item.id}] {item.statement}" for item in dossier.evidence]
     if dossier.target_problem:
         lines.append(f"Target: {dossier.target_problem}")
+    lines += [f"Blind: {what}" for what in dossier.blind]
     return "\n".join(lines) or "No samples of this service in the last ten minutes."

@@ -1,24 +1,177 @@
-"""Telemetry into the store: what was read, what could not be, and who calls whom."""
+"""Telemetry into the store: what was read, what could not be, who calls whom, what was changed, what logs say."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
-from pipeline.domain.telemetry import Reading
+from pipeline.domain.baseline import BaselineBank
+from pipeline.domain.detection.logs import LogDetector
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.logs import LogPattern, LogReading
+from pipeline.domain.plausible import implausible
+from pipeline.domain.telemetry import Reading, Sample, SeriesKey, SourceFailure
+from pipeline.ports.activity import ActivitySource
+from pipeline.ports.changes import ChangesSource
+from pipeline.ports.logs import LogsSource
 from pipeline.ports.metrics import MetricsSource
 from pipeline.ports.store import Store
+from pipeline.ports.topology import TopologySource
+from pipeline.ports.traces import TracesSource
+
+TOPOLOGY_EVERY_S = 60.0
+"""Who calls whom changes by the deployment, and its queries are the dearest."""
+TOPOLOGY_WINDOW_S = 600.0
+CHANGES_WINDOW_S = 3600.0
+"""A change may be told late; what was told already is not stored again."""
+SAMPLE_CHARACTERS = 300
+LOG_LINES = 5000
+"""Lines taken in at one reading; a flood beyond it is told as a failure and sampled by its newest lines."""
 
 
-async def observe(sources: Sequence[MetricsSource], store: Store, now: datetime) -> int:
-    """Reads every source once and records it in one transaction. Returns the number of samples."""
-    readings: list[Reading] = await asyncio.gather(*(source.read(now) for source in sources))
-    async with store.begin() as uow:
-        for source, reading in zip(sources, readings, strict=True):
-            if reading.samples:
-                await uow.telemetry.save_samples(reading.samples)
-            if reading.edges:
-                await uow.telemetry.save_edges(reading.edges, now)
-            await uow.telemetry.save_health(source.name, reading.failures, now)
-    return sum(len(reading.samples) for reading in readings)
+class _Closing(Protocol):
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Every provider by what it is asked for. One provider may stand in several places."""
+
+    metrics: tuple[MetricsSource, ...] = ()
+    topology: tuple[TopologySource, ...] = ()
+    logs: tuple[LogsSource, ...] = ()
+    changes: tuple[ChangesSource, ...] = ()
+    traces: tuple[TracesSource, ...] = ()
+    activity: tuple[ActivitySource, ...] = ()
+
+    async def close(self) -> None:
+        """Closes every provider, each as often as it stands here; closing twice does nothing."""
+        groups: tuple[Sequence[_Closing], ...] = (
+            self.metrics,
+            self.topology,
+            self.logs,
+            self.changes,
+            self.traces,
+            self.activity,
+        )
+        for source in (source for group in groups for source in group):
+            await source.close()
+
+
+class Observer:
+    """Reads every source that is due, side by side; one that is down costs its own part and is named."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        store: Store,
+        logs: LogDetector,
+        baselines: Callable[[], Awaitable[BaselineBank]],
+        *,
+        max_series: int,
+    ) -> None:
+        self._baselines = baselines
+        self._max_series = max_series
+        self._known: set[SeriesKey] = set()
+        self._sources = sources
+        self._store = store
+        self._logs = logs
+        self._topology_at: datetime | None = None
+        self._logs_until: datetime | None = None
+        self._rejected: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    async def run(self, now: datetime) -> int:
+        """One reading, recorded in one transaction. Returns the number of samples."""
+        readings, edges, changes, lines = await asyncio.gather(
+            asyncio.gather(*(source.read(now) for source in self._sources.metrics)),
+            self._edges(now),
+            asyncio.gather(
+                *(
+                    source.changes(now - timedelta(seconds=CHANGES_WINDOW_S), now + timedelta(seconds=1))
+                    for source in self._sources.changes
+                )
+            ),
+            self._lines(now),
+        )
+        patterns = await asyncio.to_thread(self._patterns, lines, now)
+        bank = await self._baselines()
+        async with self._store.begin() as uow:
+            told_by = [(source.name, reading) for source, reading in zip(self._sources.metrics, readings, strict=True)]
+            count = 0
+            for name, reading in [*told_by, *edges]:
+                if samples := self._admitted(name, reading.samples, bank):
+                    await uow.telemetry.save_samples(samples)
+                    count += len(samples)
+                if reading.edges:
+                    await uow.telemetry.save_edges(reading.edges, now)
+                self._rejected[name].update(reading.rejected)
+                await uow.telemetry.save_health(name, reading.failures, now, self._rejected[name])
+            for teller, told in zip(self._sources.changes, changes, strict=True):
+                if told.changes:
+                    await uow.telemetry.save_changes(told.changes)
+                await uow.telemetry.save_health(teller.name, told.failures, now, {})
+            for writer, written in zip(self._sources.logs, lines, strict=True):
+                await uow.telemetry.save_health(writer.name, _log_failures(written), now, {})
+            if patterns:
+                await uow.telemetry.save_log_patterns(patterns)
+        return count
+
+    def _admitted(self, source: str, samples: Sequence[Sample], bank: BaselineBank) -> list[Sample]:
+        """Without what cannot be, and without series beyond the limit: labels that explode must not take us along."""
+        self._known.update(bank if not self._known else ())
+        admitted: list[Sample] = []
+        for sample in samples:
+            why = implausible(sample, bank)
+            if not why and sample.key not in self._known:
+                if len(self._known) >= self._max_series:
+                    why = "series beyond SRE_MAX_SERIES"
+                else:
+                    self._known.add(sample.key)
+            if why:
+                self._rejected[source][why] += 1
+            else:
+                admitted.append(sample)
+        return admitted
+
+    async def _edges(self, now: datetime) -> list[tuple[str, Reading]]:
+        if self._topology_at is not None and (now - self._topology_at).total_seconds() < TOPOLOGY_EVERY_S:
+            return []
+        self._topology_at = now
+        since = now - timedelta(seconds=TOPOLOGY_WINDOW_S)
+        found = await asyncio.gather(*(source.edges(since, now) for source in self._sources.topology))
+        return [(source.name, reading) for source, reading in zip(self._sources.topology, found, strict=True)]
+
+    async def _lines(self, now: datetime) -> Sequence[LogReading]:
+        since = self._logs_until or now - timedelta(seconds=TOPOLOGY_EVERY_S)
+        self._logs_until = now
+        return await asyncio.gather(*(source.tail(since, now, limit=LOG_LINES) for source in self._sources.logs))
+
+    def _patterns(self, readings: Sequence[LogReading], now: datetime) -> list[LogPattern]:
+        for line in sorted((line for reading in readings for line in reading.lines), key=lambda line: line.at):
+            self._logs.update(line.at.timestamp(), line.service, line.text)
+        return [
+            LogPattern(
+                service=ServiceName(finding.service),
+                template=finding.template,
+                kind=finding.kind,
+                started_at=datetime.fromtimestamp(finding.started_at, UTC),
+                seen_at=now,
+                count=finding.count,
+                expected=finding.expected,
+                sample=finding.sample_line[:SAMPLE_CHARACTERS],
+            )
+            for finding in self._logs.findings(now.timestamp())
+        ]
+
+
+def _log_failures(reading: LogReading) -> tuple[SourceFailure, ...]:
+    if not reading.truncated:
+        return reading.failures
+    flood = SourceFailure(
+        "flood", f"more than {LOG_LINES} lines since the last reading; only the newest were looked at"
+    )
+    return (*reading.failures, flood)

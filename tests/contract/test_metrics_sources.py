@@ -13,7 +13,8 @@ from pipeline.adapters.telemetry.prometheus import PrometheusSource
 from pipeline.adapters.telemetry.scrape import ScrapeSource
 from pipeline.domain.telemetry import Reading, Signal
 from pipeline.ports.metrics import MetricsSource
-from tests.contract.metrics_world import DEADLINE_S, Load, Metrics, World, prometheus_server
+from tests.contract.metrics_world import DEADLINE_S, Load, Metrics, World
+from tests.contract.telemetry.real_prometheus import real_prometheus
 
 WINDOW_S = 8
 RESTART_S = 3.0
@@ -34,16 +35,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                     "process_resident_memory_bytes": {(): 300e6},
                     "container_spec_memory_limit_bytes": {(): 400e6 if n == 1 else 0.0},
                     "node_filesystem_size_bytes": {
-                        (("mountpoint", "/"),): 100.0,
-                        (("mountpoint", "/logs"),): 50.0,
-                        (("mountpoint", "/broken"),): 100.0,
-                        (("mountpoint", "/none"),): 0.0,
+                        (("mountpoint", "/"), ("fstype", "ext4")): 100.0,
+                        (("mountpoint", "/logs"), ("fstype", "ext4")): 50.0,
+                        (("mountpoint", "/broken"), ("fstype", "ext4")): 100.0,
+                        (("mountpoint", "/none"), ("fstype", "ext4")): 0.0,
+                        (("mountpoint", "/image"), ("fstype", "squashfs")): 100.0,
                     },
                     "node_filesystem_avail_bytes": {
-                        (("mountpoint", "/"),): 40.0,
-                        (("mountpoint", "/logs"),): 5.0,
-                        (("mountpoint", "/broken"),): math.nan,
-                        (("mountpoint", "/none"),): 0.0,
+                        (("mountpoint", "/"), ("fstype", "ext4")): 40.0,
+                        (("mountpoint", "/logs"), ("fstype", "ext4")): 5.0,
+                        (("mountpoint", "/broken"), ("fstype", "ext4")): math.nan,
+                        (("mountpoint", "/none"), ("fstype", "ext4")): 0.0,
+                        (("mountpoint", "/image"), ("fstype", "squashfs")): 0.0,
                     },
                 },
                 calls={("checkout", "payments"): 5.0, ("checkout", "ledger"): 0.0},
@@ -75,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def prometheus_url(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prometheus_server(tmp_path_factory.mktemp("prometheus"), world.file) as url:
+    with real_prometheus(tmp_path_factory.mktemp("prometheus"), world.file) as url:
         yield url
 
 

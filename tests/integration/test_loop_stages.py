@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pipeline.domain.detection.logs import LogDetector
 
 from executors.targets.registry import Registry
 from pipeline.adapters.llm.rules import RulesDiagnostician
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.anomaly import DetectionSettings
 from pipeline.domain.catalogue import Catalogue, Service
+from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.diagnosis import Category, Hypothesis, Passage
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState, PlanState
+from pipeline.domain.logs import LogPattern
 from pipeline.domain.phase import Phase
 from pipeline.domain.plan import ManualAction, RestartAction
+from pipeline.domain.spans import SpanSummary, Trace, TraceReading
 from pipeline.domain.telemetry import CallEdge, Reading, Sample, SeriesKey, Signal, SourceFailure
 from pipeline.domain.trace import TraceKind
 from pipeline.ports.clock import SystemClock
@@ -31,9 +35,10 @@ from pipeline.stages.correlate import Correlator
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Diagnoser
 from pipeline.stages.investigate import Investigator
-from pipeline.stages.observe import observe
+from pipeline.stages.observe import Observer, Sources
 from pipeline.stages.propose import Proposer
 from pipeline.stages.settings import LoopSettings
+from pipeline.stages.witnesses import Witnesses
 from tests.contract.targets.places import KubePlace
 
 WEB, CHECKOUT = ServiceName("web"), ServiceName("checkout")
@@ -99,6 +104,10 @@ class Loop:
         self.catalogue = Catalogue({CHECKOUT: Service(tier=3, target=place.address), WEB: Service()})
         self.targets = Registry({"kubernetes": place.target})
         self.detector = Detector(store, DETECTION)
+        self.witnesses = Witnesses((), ())
+        self.observer = Observer(
+            Sources(metrics=(self.source,)), store, LogDetector(), self.detector.bank, max_series=1000
+        )
         self.correlator = Correlator(store, self.catalogue, DETECTION)
         self.memory: list[SeriesKey] = []
 
@@ -106,14 +115,14 @@ class Loop:
         for _ in range(number):
             self.now += STEP
             self.source.now_values = dict(values)
-            await observe([self.source], self.store, self.now)
+            await self.observer.run(self.now)
             result = await self.detector.run(self.now, reload=False)
             await self.correlator.run(result, await self.detector.bank(), self.now)
 
     def diagnoser(self, author: Diagnostician | None = None, shelf: Knowledge | None = None) -> Diagnoser:
         settings = LoopSettings(detection=DETECTION, model_deadline_s=0.5)
         rules = RulesDiagnostician()
-        investigator = Investigator(self.store, self.targets, self.catalogue, DETECTION)
+        investigator = Investigator(self.store, self.targets, self.catalogue, DETECTION, self.witnesses)
         proposer = Proposer(self.store, self.catalogue, settings)
         return Diagnoser(
             self.store, investigator, shelf or Shelf(), author or rules, rules, proposer, SystemClock(), settings
@@ -201,6 +210,61 @@ async def test_a_source_that_is_gone_is_shown_and_stops_nothing(loop: Loop) -> N
     async with loop.store.begin() as uow:
         (health,) = await uow.telemetry.health()
     assert health.failures == ("scrape checkout-2: connection refused",)
+
+
+class Tracer:
+    """A provider of traces that knows one slow request, or is away."""
+
+    name = "jaeger"
+
+    def __init__(self, *failures: SourceFailure) -> None:
+        self._failures = failures
+
+    async def search(
+        self, service: ServiceName, since: datetime, until: datetime, *, limit: int, errors_only: bool = False
+    ) -> TraceReading:
+        if self._failures:
+            return TraceReading(failures=self._failures)
+        spans = (
+            SpanSummary("a", "", WEB, "GET /", since, 2.1, error=False),
+            SpanSummary("b", "a", service, "POST /pay", since, 1.9, error=True),
+        )
+        return TraceReading((Trace("4bf92f3577b34da6a3ce929d0e0e4736", spans),))
+
+    async def close(self) -> None:
+        return
+
+
+async def test_changes_log_patterns_and_traces_are_evidence(loop: Loop) -> None:
+    loop.witnesses = Witnesses((Tracer(),), ())
+    now = datetime.now(UTC)
+    change = ChangeEvent(CHECKOUT, now - timedelta(minutes=9), ChangeKind.DEPLOYMENT, "7", "image 1.4.2", "alice")
+    other = replace(change, service=ServiceName("search"))
+    pattern = LogPattern(CHECKOUT, "call of <*> failed", "new", now - timedelta(minutes=3), now, 41, 0.0, "call of x")
+    async with loop.store.begin() as uow:
+        await uow.telemetry.save_changes([change, other])
+        await uow.telemetry.save_log_patterns([pattern])
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed()
+    said = {item.kind: item.statement for item in case.evidence}
+    assert said["change"] == f"checkout: {change.describe()}"
+    assert said["ranking"].startswith("root cause ranking: 1. checkout (")
+    assert said["log"] == f"logs of checkout: {pattern.describe()}"
+    assert said["trace"] == (
+        "trace 4bf92f3577b34da6 took 2.1 s; most of it in checkout POST /pay (1.9 s, failed); failed in checkout"
+    )
+    assert not any("search" in item.statement for item in case.evidence)
+
+
+async def test_what_could_not_be_asked_is_told_with_the_diagnosis(loop: Loop) -> None:
+    loop.witnesses = Witnesses((Tracer(SourceFailure("jaeger", "Connection refused")),), ())
+    loop.source.failures = (SourceFailure("prometheus traffic", "HTTP 503"),)
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed()
+    assert case.incident.state is IncidentState.AWAITING_DECISION
+    assert case.diagnosis is not None
+    assert "jaeger gave nothing: Connection refused" in case.diagnosis.notes
+    assert "scripted gave nothing: prometheus traffic: HTTP 503" in case.diagnosis.notes
 
 
 async def test_the_rules_engine_proposes_the_restart_of_the_leaking_replica(loop: Loop) -> None:

@@ -63,13 +63,13 @@ async def test_edges_are_forgotten_when_nobody_calls_any_more(store: PostgresSto
 
 async def test_a_sources_last_reading_is_kept(store: PostgresStore) -> None:
     async with store.begin() as uow:
-        await uow.telemetry.save_health("scrape", [SourceFailure("web-1", "refused")], T0)
-        await uow.telemetry.save_health("prometheus", [], T0)
+        await uow.telemetry.save_health("scrape", [SourceFailure("web-1", "refused")], T0, {"too old": 2})
+        await uow.telemetry.save_health("prometheus", [], T0, {})
         assert await uow.telemetry.health() == [
             SourceHealth("prometheus", (), T0),
-            SourceHealth("scrape", ("web-1: refused",), T0),
+            SourceHealth("scrape", ("web-1: refused",), T0, {"too old": 2}),
         ]
-        await uow.telemetry.save_health("scrape", [], after(10))
+        await uow.telemetry.save_health("scrape", [], after(10), {})
         assert (await uow.telemetry.health())[1] == SourceHealth("scrape", (), after(10))
 
 

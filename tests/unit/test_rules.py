@@ -1,6 +1,7 @@
 """The rules engine's decision tree, its citations and its answers."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -8,11 +9,12 @@ from hypothesis import strategies as st
 
 from pipeline.adapters.llm.rules import CEILING, Check, RulesDiagnostician, certainty, decide
 from pipeline.domain.anomaly import AnomalyKind
+from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.diagnosis import Category, check_claims
 from pipeline.domain.facts import Facts
 from pipeline.domain.ids import ServiceName
 from pipeline.ports.model import Question
-from tests.builders import WEB, make_anomaly
+from tests.builders import CHECKOUT, T0, WEB, make_anomaly
 from tests.questions import (
     BELOW_FINE,
     BELOW_SLOW,
@@ -104,6 +106,33 @@ def test_the_tree(kinds: list[AnomalyKind], facts: Facts, category: Category) ->
         assert found.certainty <= 0.6
 
 
+def changed(after_s: float, **fields: str) -> Facts:
+    """A commit ``after_s`` seconds after the first symptom."""
+    at = T0 + timedelta(seconds=after_s)
+    change = ChangeEvent(CHECKOUT, at, ChangeKind.CONFIGURATION, "3f2a91c0ffee00", "fail fast", "Dana")
+    return Facts(traffic_ratio=1.0, recent_changes=(replace(change, **fields),))
+
+
+@pytest.mark.parametrize("kind", [AnomalyKind.ERROR_SURGE, AnomalyKind.LATENCY])
+@pytest.mark.parametrize("after_s", [-600.0, 30.0])
+def test_the_change_that_came_before_is_named_and_cited(kind: AnomalyKind, after_s: float) -> None:
+    facts = changed(after_s)
+    told = ("change", f"checkout: {facts.recent_changes[0].describe()}", "checkout")
+    question = make_question([anomaly(kind)], facts, *ROWS, told)
+    found = decide(question)
+    assert found.category is Category.BAD_CHANGE
+    assert "3f2a91c0ffee “fail fast” by Dana" in found.root_cause
+    (claim,) = [claim for claim in found.claims if "3f2a91c" in claim.text]
+    assert claim.evidence == (question.evidence[-1].id,)
+    assert found.certainty > 0.6
+
+
+@pytest.mark.parametrize("after_s", [-3600.0, 300.0])
+def test_a_change_long_before_or_after_the_symptoms_is_not_blamed(after_s: float) -> None:
+    found = decide(ask([AnomalyKind.LATENCY], changed(after_s)))
+    assert found.category is Category.UNKNOWN
+
+
 def test_a_slow_callee_is_named_and_nothing_here_is_suspected() -> None:
     question = make_question(
         [anomaly(AnomalyKind.LATENCY)],
@@ -130,11 +159,11 @@ def test_certainty_is_the_stated_formula() -> None:
     def check(holds: bool | None, weight: int) -> Check:
         return Check("x", holds, weight, ("E1",))
 
-    assert certainty(Category.DISK, [check(True, 1), check(True, 3)]) == 0.85
-    assert certainty(Category.DISK, [check(True, 1), check(False, 1)]) == 0.425
-    assert certainty(Category.DISK, [check(None, 2)]) == 0.425
-    assert certainty(Category.DISK, [check(False, 2)]) == 0
-    assert certainty(Category.DISK, [Check("no evidence", True, 2, ())]) == 0.425
+    assert certainty(0.85, [check(True, 1), check(True, 3)]) == 0.85
+    assert certainty(0.85, [check(True, 1), check(False, 1)]) == 0.425
+    assert certainty(0.85, [check(None, 2)]) == 0.425
+    assert certainty(0.85, [check(False, 2)]) == 0
+    assert certainty(0.85, [Check("no evidence", True, 2, ())]) == 0.425
 
 
 RATIO = st.none() | st.floats(0, 20)
@@ -173,6 +202,7 @@ async def test_diagnose_names_itself_and_shows_what_it_was_given() -> None:
         "error_ratio": None,
         "memory_ratio_by_instance": LEAKING,
         "memory_slope_per_min": 0.021,
+        "recent_changes": [],
         "slow_callees": [],
         "replicas": 2,
     }

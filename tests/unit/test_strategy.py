@@ -1,14 +1,17 @@
 """From a category to an action with computed parameters."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.diagnosis import Category
 from pipeline.domain.facts import Facts
 from pipeline.domain.plan import InstanceState, ManualAction, RestartAction, ScaleAction, TargetState
 from pipeline.domain.strategy import MAX_SCALE_FACTOR, choose_action, manual_command
-from tests.builders import make_diagnosis, make_target
+from tests.builders import CHECKOUT, T0, make_diagnosis, make_target
 
 NO_FACTS = Facts()
 
@@ -107,10 +110,10 @@ def test_words_in_free_text_choose_nothing(category: Category) -> None:
 @pytest.mark.parametrize("category", Category)
 def test_a_command_for_each_category_on_each_platform(category: Category) -> None:
     diagnosis = make_diagnosis(category=category)
-    on_kubernetes = manual_command(diagnosis, make_target())
-    local = manual_command(diagnosis, make_target(platform="local_process"))
+    on_kubernetes = manual_command(diagnosis, Facts(), make_target())
+    local = manual_command(diagnosis, Facts(), make_target(platform="local_process"))
     assert "kubectl" not in local
-    assert manual_command(diagnosis, None) == local
+    assert manual_command(diagnosis, Facts(), None) == local
     if category is Category.DISK:
         assert on_kubernetes == local
     else:
@@ -149,3 +152,16 @@ def test_a_long_reason_is_cut() -> None:
     found = choose_action(make_diagnosis(), NO_FACTS, None, "API server away " * 50)
     assert isinstance(found, ManualAction)
     assert len(found.why_manual) == 300
+
+
+def test_the_change_that_was_read_is_named_in_the_command() -> None:
+    diagnosis = make_diagnosis(category=Category.BAD_CHANGE)
+    commit = ChangeEvent(CHECKOUT, T0, ChangeKind.CONFIGURATION, "3f2a91c0ffee3f2a91c0ffee", "fail fast", "Dana")
+    rollout = replace(commit, kind=ChangeKind.DEPLOYMENT, revision="7")
+    on_kubernetes = make_target()
+    assert manual_command(diagnosis, Facts(recent_changes=(commit,)), on_kubernetes) == (
+        "git show --stat 3f2a91c0ffee && git revert --no-edit 3f2a91c0ffee"
+    )
+    assert manual_command(diagnosis, Facts(recent_changes=(rollout,)), on_kubernetes).startswith(
+        "kubectl rollout undo deployment/checkout"
+    )

@@ -11,6 +11,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,6 +163,7 @@ def main() -> int:
     parser.add_argument("--world-dir", required=True, type=Path)
     parser.add_argument("--parent-pid", required=True, type=int)
     arguments = parser.parse_args()
+    logging.Formatter.converter = time.gmtime
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     try:
         die_with_parent(arguments.parent_pid, signal.SIGKILL)

@@ -1,12 +1,17 @@
 """How a replica works off requests: a few slots, a bounded queue, its own work, then the service behind it."""
 
 import asyncio
+import logging
 
 from bot.demo.world.config_file import ConfigFile
 from bot.demo.world.downstream import Downstream
 from bot.demo.world.metrics import InstanceMetrics
 from bot.demo.world.spec import ServiceSpec
 from bot.demo.world.timing import service_time_s
+
+_log = logging.getLogger(__name__)
+_LINES_PER_S = 5.0
+"""A failing service may fail hundreds of times a second; its log says so this often."""
 
 
 class Workload:
@@ -25,12 +30,14 @@ class Workload:
         self._metrics = metrics
         self._slots = asyncio.Semaphore(spec.slots)
         self._waiting = 0
+        self._silent_until = 0.0
 
     async def serve(self) -> tuple[int, float]:
         """Work off one request and count it. Returns its HTTP status and its duration in seconds."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         if self._waiting >= self._spec.queue_limit:
+            self._complain("request refused: %d requests are waiting already", self._waiting)
             status = 503
         else:
             self._waiting += 1
@@ -52,6 +59,18 @@ class Workload:
             # The provider's answer takes `needed_s`; the service gives up at its time-out, like any client of one.
             timeout_s = self._config.upstream_timeout_s
             await asyncio.sleep(min(needed_s, timeout_s))
-            return 200 if needed_s <= timeout_s else self._spec.failure_status
+            if needed_s <= timeout_s:
+                return 200
+            self._complain("card provider did not answer within %d ms, payment refused", round(timeout_s * 1000))
+            return self._spec.failure_status
         await asyncio.sleep(needed_s)
-        return 200 if await self._downstream.call() else self._spec.failure_status
+        if await self._downstream.call():
+            return 200
+        self._complain("call of %s failed", self._spec.calls)
+        return self._spec.failure_status
+
+    def _complain(self, message: str, about: object) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._silent_until:
+            self._silent_until = now_s + 1 / _LINES_PER_S
+            _log.warning(message, about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.domain.changes import SHORT_REVISION
 from pipeline.domain.diagnosis import Claim, Evidence
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.review import known_instances
@@ -31,6 +32,11 @@ class EvidenceIndex:
         wanted = set(services)
         about = [item for item in self._evidence if item.subject in wanted]
         return _ids(about or [item for item in self._evidence if _has(item.statement, tuple(wanted))])
+
+    def of_change(self, revision: str) -> tuple[str, ...]:
+        """Ids of what was read about one change."""
+        short = revision[:SHORT_REVISION]
+        return _ids([item for item in self._evidence if item.kind == "change" and short in item.statement])
 
     def below(self) -> tuple[str, ...]:
         """Ids of the service graph and of what was measured at the services that this one calls."""

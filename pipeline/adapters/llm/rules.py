@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import isfinite
 
 from pipeline.adapters.llm.evidence_index import EvidenceIndex
 from pipeline.adapters.llm.rule_replies import answer
 from pipeline.domain.anomaly import Anomaly, AnomalyKind
+from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.diagnosis import Category, Claim, Hypothesis
 from pipeline.domain.review import surged
 from pipeline.domain.telemetry import format_value
@@ -19,14 +21,20 @@ from pipeline.ports.model import Answer, Diagnostician, Question
 CEILING: dict[Category, float] = {
     Category.MEMORY: 0.95,
     Category.SATURATION: 0.95,
-    # No change was read, only what speaks for one: a guess by elimination.
-    Category.BAD_CHANGE: 0.60,
+    # That it came after the change is no proof that it came of it.
+    Category.BAD_CHANGE: 0.90,
     # What fills the disk was not read.
     Category.DISK: 0.85,
     Category.CERTIFICATE: 0.95,
     Category.UNKNOWN: 0.40,
 }
 """Certainty when every check holds."""
+NO_CHANGE_READ = 0.60
+"""Certainty of a bad change when none was read, only what speaks for one: a guess by elimination."""
+CAME_AFTER_S = 900.0
+"""A change this much older than its symptoms has seen enough load to be trusted."""
+LATE_S = 60.0
+"""A symptom may be dated before the change that brought it: it is measured over a window, and clocks differ."""
 GROWTH_PER_MIN = 0.002
 """Share of the limit a minute that counts as growth: from 85 % to the limit in 75 minutes."""
 FULL_RATIO = 0.90
@@ -50,11 +58,11 @@ class Check:
         return 0 if self.holds is None or not self.cites else 1 if self.holds else -1
 
 
-def certainty(category: Category, checks: Sequence[Check]) -> float:
-    """CEILING · (0.5 + 0.5 · Σ weight · verdict / Σ weight): all checks hold → the ceiling, none read → half of it."""
+def certainty(ceiling: float, checks: Sequence[Check]) -> float:
+    """ceiling · (0.5 + 0.5 · Σ weight · verdict / Σ weight): all checks hold → the ceiling, none read → half of it."""
     total = sum(check.weight for check in checks)
     balance = sum(check.weight * check.verdict for check in checks) / total if total else 0.0
-    return CEILING[category] * (0.5 + 0.5 * balance)
+    return ceiling * (0.5 + 0.5 * balance)
 
 
 def decide(question: Question) -> Hypothesis:
@@ -74,9 +82,9 @@ def decide(question: Question) -> Hypothesis:
         return case.below()
     if case.surge and (case.own(AnomalyKind.LATENCY) or case.slower):
         return case.saturation()
-    if case.own(AnomalyKind.ERROR_SURGE):
-        return case.bad_change()
-    return case.slow_for_no_reason()
+    if errors := case.own(AnomalyKind.ERROR_SURGE):
+        return case.bad_change(errors)
+    return case.bad_change(symptoms) if case.change_before(symptoms) else case.slow_for_no_reason()
 
 
 class RulesDiagnostician(Diagnostician):
@@ -98,6 +106,7 @@ class RulesDiagnostician(Diagnostician):
             "memory_slope_per_min": facts.memory_slope_per_min,
             "slow_callees": list(facts.slow_callees),
             "replicas": facts.replicas,
+            "recent_changes": [change.describe() for change in facts.recent_changes],
         }
         latency_ms = round((time.monotonic() - started) * 1000)
         reply = hypothesis.model_dump(mode="json")
@@ -164,16 +173,31 @@ class _Case:
         cause = f"{service} gets {self._facts.traffic_ratio or 0:.1f} times its usual traffic, too much for {shown}."
         return self._say(Category.SATURATION, cause, checks)
 
-    def bad_change(self) -> Hypothesis:
-        errors = self.own(AnomalyKind.ERROR_SURGE)
-        checks = [self._breach(errors, ("error",)), self._usual_traffic(weight=1), self._nothing_below()]
+    def bad_change(self, symptoms: Sequence[Anomaly]) -> Hypothesis:
+        errors = symptoms
+        change = self.change_before(errors)
+        checks = [self._breach(errors, ("error", "latency")), self._usual_traffic(weight=1), self._nothing_below()]
         if self._facts.memory_ratio_by_instance:
             highest = max(self._facts.memory_ratio_by_instance.values())
             says = f"Memory is at most {highest:.0%} of its limit."
             checks.append(Check(says, highest < FULL_RATIO, 1, self._index.find(("memory",))))
-        without = "without more traffic" if self.surge is False else "and no other cause is seen"
-        cause = f"Errors of {self._question.service} jumped {without}: probably a change. No change was read."
-        return self._say(Category.BAD_CHANGE, cause, checks)
+        if change is None:
+            without = "without more traffic" if self.surge is False else "and no other cause is seen"
+            cause = f"Errors of {self._question.service} jumped {without}: probably a change. No change was read."
+            return self._say(Category.BAD_CHANGE, cause, checks, ceiling=NO_CHANGE_READ)
+        said = f"It began after {change.describe()}."
+        checks.append(Check(said, True, 3, self._index.of_change(change.revision)))
+        cause = f"{errors[0].key.describe()} got worse right after {change.describe()}."
+        return self._say(Category.BAD_CHANGE, cause[0].upper() + cause[1:], checks)
+
+    def change_before(self, anomalies: Sequence[Anomaly]) -> ChangeEvent | None:
+        """The last change of the service that the symptoms may have come of."""
+        began = min((item.started_at for item in anomalies), default=None)
+        if began is None:
+            return None
+        window = timedelta(seconds=-LATE_S), timedelta(seconds=CAME_AFTER_S)
+        near = [one for one in self._facts.recent_changes if window[0] <= began - one.at <= window[1]]
+        return near[-1] if near else None
 
     def below(self) -> Hypothesis:
         callees = ", ".join(self._facts.slow_callees)
@@ -239,7 +263,15 @@ class _Case:
         says = f"Slow below it: {', '.join(slow)}." if slow else "No service below it is slow."
         return Check(says, not slow, 1, self._index.below())
 
-    def _say(self, category: Category, cause: str, checks: Sequence[Check], suspects: Sequence[str] = ()) -> Hypothesis:
+    def _say(
+        self,
+        category: Category,
+        cause: str,
+        checks: Sequence[Check],
+        suspects: Sequence[str] = (),
+        *,
+        ceiling: float | None = None,
+    ) -> Hypothesis:
         said = [Claim(text=check.says[:600], evidence=check.cites) for check in checks if check.verdict]
         said += self._index.context_claims(self._facts.replicas)
         return Hypothesis(
@@ -247,5 +279,5 @@ class _Case:
             root_cause=cause[:600],
             suspect_instances=tuple(suspects),
             claims=tuple(said[:8]),
-            certainty=round(certainty(category, checks), 3),
+            certainty=round(certainty(CEILING[category] if ceiling is None else ceiling, checks), 3),
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.domain.baseline import BaselineRow
+from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.ids import ServiceName
+from pipeline.domain.logs import LogPattern
 from pipeline.domain.telemetry import CallEdge, Sample, SeriesKey, Signal, SourceFailure
 from pipeline.domain.topology import DependencyGraph
 from pipeline.ports.store import SourceHealth
@@ -70,18 +73,87 @@ class PostgresTelemetry:
             CallEdge(ServiceName(row["caller"]), ServiceName(row["callee"]), row["calls_per_s"]) for row in rows
         )
 
-    async def save_health(self, source: str, failures: Sequence[SourceFailure], at: datetime) -> None:
+    async def save_health(
+        self, source: str, failures: Sequence[SourceFailure], at: datetime, rejected: Mapping[str, int]
+    ) -> None:
         await self._connection.execute(
-            """INSERT INTO source_health (source, failures, read_at) VALUES ($1, $2, $3)
-               ON CONFLICT (source) DO UPDATE SET failures = excluded.failures, read_at = excluded.read_at""",
+            """INSERT INTO source_health (source, failures, read_at, rejected) VALUES ($1, $2, $3, $4)
+               ON CONFLICT (source) DO UPDATE
+               SET failures = excluded.failures, read_at = excluded.read_at, rejected = excluded.rejected""",
             source,
             [f"{failure.source}: {failure.reason}" for failure in failures],
             at,
+            json.dumps(dict(rejected)),
         )
 
     async def health(self) -> Sequence[SourceHealth]:
-        rows = await self._connection.fetch("SELECT source, failures, read_at FROM source_health ORDER BY source")
-        return [SourceHealth(row["source"], tuple(row["failures"]), row["read_at"]) for row in rows]
+        rows = await self._connection.fetch(
+            "SELECT source, failures, read_at, rejected FROM source_health ORDER BY source"
+        )
+        return [
+            SourceHealth(row["source"], tuple(row["failures"]), row["read_at"], _counts(row["rejected"]))
+            for row in rows
+        ]
+
+    async def save_changes(self, changes: Sequence[ChangeEvent]) -> None:
+        # A source tells of a change at every reading of its window: the first word stands.
+        await self._connection.execute(
+            """INSERT INTO changes (service, kind, revision, at, title, author)
+               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])
+               ON CONFLICT (service, kind, revision) DO NOTHING""",
+            [change.service for change in changes],
+            [change.kind.value for change in changes],
+            [change.revision for change in changes],
+            [change.at for change in changes],
+            [change.title for change in changes],
+            [change.author for change in changes],
+        )
+
+    async def changes(self, since: datetime) -> Sequence[ChangeEvent]:
+        rows = await self._connection.fetch(
+            "SELECT service, at, kind, revision, title, author FROM changes WHERE at >= $1 ORDER BY at", since
+        )
+        return [
+            ChangeEvent(
+                ServiceName(row["service"]),
+                row["at"],
+                ChangeKind(row["kind"]),
+                row["revision"],
+                row["title"],
+                row["author"],
+            )
+            for row in rows
+        ]
+
+    async def save_log_patterns(self, patterns: Sequence[LogPattern]) -> None:
+        await self._connection.executemany(
+            """INSERT INTO log_patterns (service, template, kind, started_at, seen_at, count, expected, sample)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+               ON CONFLICT (service, template, started_at) DO UPDATE
+               SET seen_at = excluded.seen_at, count = excluded.count, sample = excluded.sample""",
+            [
+                (
+                    pattern.service,
+                    pattern.template,
+                    pattern.kind,
+                    pattern.started_at,
+                    pattern.seen_at,
+                    pattern.count,
+                    pattern.expected,
+                    pattern.sample,
+                )
+                for pattern in patterns
+            ],
+        )
+
+    async def log_patterns(self, service: ServiceName, since: datetime) -> Sequence[LogPattern]:
+        rows = await self._connection.fetch(
+            """SELECT service, template, kind, started_at, seen_at, count, expected, sample FROM log_patterns
+               WHERE service = $1 AND seen_at >= $2 ORDER BY count DESC, template LIMIT 50""",
+            service,
+            since,
+        )
+        return [LogPattern(**{**row, "service": ServiceName(row["service"])}) for row in rows]
 
     async def load_baselines(self) -> Sequence[BaselineRow]:
         rows = await self._connection.fetch(
@@ -117,11 +189,14 @@ class PostgresTelemetry:
         status = await self._connection.execute(
             "DELETE FROM samples WHERE at < clock_timestamp() - make_interval(secs => $1)", keep_s
         )
-        for table in ("ticks", "seen_requests"):
+        for table in ("ticks", "seen_requests", "changes"):
             await self._connection.execute(
                 f"DELETE FROM {table} WHERE at < clock_timestamp() - make_interval(secs => $1)",  # noqa: S608 - constants
                 keep_s,
             )
+        await self._connection.execute(
+            "DELETE FROM log_patterns WHERE seen_at < clock_timestamp() - make_interval(secs => $1)", keep_s
+        )
         return int(status.split()[-1])
 
 
@@ -142,3 +217,7 @@ def _by_series(rows: Iterable[Mapping[str, object]]) -> dict[SeriesKey, list[Sam
         assert isinstance(value, float)
         series.setdefault(key, []).append(Sample(key, at, value))
     return series
+
+
+def _counts(stored: str) -> dict[str, int]:
+    return {str(reason): int(count) for reason, count in json.loads(stored).items()}

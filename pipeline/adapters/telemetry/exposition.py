@@ -16,13 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 REQUEST_DURATION = ("http_server_request_duration_seconds", "http_request_duration_seconds")
 """Histograms of served requests; the first one that a target exports counts, so that none is counted twice."""
-STATUS_LABELS = ("http_response_status_code", "status", "code")
+STATUS_LABELS = ("http_response_status_code", "http_status_code", "status_code", "status", "code")
 SERVER_ERROR = "5.."
 """Anchored regular expression of a failed request's status, ``503`` as well as ``5xx``."""
 MEMORY_USED = ("process_resident_memory_bytes", "container_memory_working_set_bytes")
 MEMORY_LIMIT = "container_spec_memory_limit_bytes"
 DISK_SIZE = "node_filesystem_size_bytes"
 DISK_FREE = "node_filesystem_avail_bytes"
+PSEUDO_FILESYSTEMS = "overlay|squashfs|erofs|iso9660|cdfs|udf|nsfs"
+"""Anchored regular expression of ``fstype``: images that are full by nature, and second views of another disk."""
 CERT_END = "x509_cert_not_after"
 CALLS = "traces_service_graph_request_total"
 CALLER_LABEL, CALLEE_LABEL = "client", "server"
@@ -73,7 +75,9 @@ class Exposition:
         shares = [
             _quotient(free, sizes[labels])
             for labels, free in self._of(DISK_FREE).items()
-            if labels in sizes and sizes[labels].value > 0
+            if labels in sizes
+            and sizes[labels].value > 0
+            and not re.fullmatch(PSEUDO_FILESYSTEMS, dict(labels).get("fstype", ""))
         ]
         emptiest = min(shares, key=lambda share: share.value, default=None)
         return emptiest and replace(emptiest, value=1 - emptiest.value)

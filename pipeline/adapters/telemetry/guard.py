@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 
-from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import OpenedState
-
 from pipeline.domain.errors import PermanentError, TemporaryError
+from pipeline.domain.telemetry import SourceFailure
 
 BREAKER_THRESHOLD = 5
 """Failed calls in a row until the provider is left alone."""
@@ -25,17 +23,18 @@ class Guard:
 
     ``timeout_s`` bounds a call as a whole (a client's own time-outs are per read, and a slow drip passes them),
     ``concurrency`` how many are under way. After ``BREAKER_THRESHOLD`` TemporaryErrors in a row calls fail at once for
-    ``BREAKER_REST_S``; a PermanentError is an answer and does not count. A Retry-After is honoured.
+    ``BREAKER_REST_S``, and then one call alone tries the provider again; a PermanentError is an answer and ends the
+    row, a call that we gave up ourselves tells nothing. A Retry-After is honoured.
     """
 
     def __init__(self, provider: str, *, timeout_s: float, concurrency: int = 8) -> None:
         self._provider = provider
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(concurrency)
-        self._not_before = 0.0
-        self._breakers = AsyncCircuitBreakerFactory(
-            default_threshold=BREAKER_THRESHOLD, default_ttl=BREAKER_REST_S, exclude=[PermanentError]
-        )
+        self._failures = 0
+        self._last_failure = ""
+        self._rest_until_s = 0.0
+        self._trying = False
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
@@ -43,20 +42,50 @@ class Guard:
 
         Inside, a client's errors must be turned into TemporaryError or PermanentError.
         """
-        wait_s = self._not_before - monotonic()
-        if wait_s > 0:
-            raise TemporaryError(f"asked us to wait, {wait_s:.0f} s are left")
-        breaker = await self._breakers.get_breaker(self._provider)
-        try:
-            async with self._slots, breaker, _in_time(self._timeout_s):
-                yield
-        except OpenedState as error:
-            said = f"failed {BREAKER_THRESHOLD} times in a row, left alone for {BREAKER_REST_S:.0f} s"
-            raise TemporaryError(said) from error
-        except TemporaryError as error:
-            if error.retry_after_s is not None:
-                self._not_before = monotonic() + min(error.retry_after_s, MAX_REST_S)
-            raise
+        self._refuse_while_resting()
+        async with self._slots:
+            self._refuse_while_resting()  # it may have failed while we waited for a slot
+            trying = self._trying = self._failures >= BREAKER_THRESHOLD
+            try:
+                async with _in_time(self._timeout_s):
+                    yield
+            except TemporaryError as error:
+                self._failed(error)
+                raise
+            except PermanentError:
+                self._failures = 0
+                raise
+            else:
+                self._failures = 0
+            finally:
+                if trying:
+                    self._trying = False
+
+    def _refuse_while_resting(self) -> None:
+        rest_s = self._rest_until_s - monotonic()
+        if self._failures < BREAKER_THRESHOLD:
+            if rest_s > 0:
+                raise TemporaryError(f"{self._provider} asked us to wait, {rest_s:.0f} s are left")
+        elif rest_s > 0 or self._trying:
+            left = f"left alone for {rest_s:.0f} s more" if rest_s > 0 else "one call is trying it again"
+            said = f"{self._provider} failed {self._failures} times in a row ({self._last_failure}), {left}"
+            raise TemporaryError(said)
+
+    def _failed(self, error: TemporaryError) -> None:
+        self._failures += 1
+        self._last_failure = str(error)
+        rest_s = min(error.retry_after_s or 0.0, MAX_REST_S)
+        if self._failures >= BREAKER_THRESHOLD:
+            rest_s = max(rest_s, BREAKER_REST_S)
+        if rest_s > 0:
+            self._rest_until_s = max(self._rest_until_s, monotonic() + rest_s)
+
+
+def failure_of(source: str, error: TemporaryError | PermanentError) -> SourceFailure:
+    """What a reading says of a call that failed: why, and whether it is worth waiting for."""
+    if isinstance(error, TemporaryError):
+        return SourceFailure(source, f"{error}; asked again at the next reading")
+    return SourceFailure(source, f"{error}; it will fail again until the settings are changed")
 
 
 @asynccontextmanager

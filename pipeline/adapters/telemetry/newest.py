@@ -44,8 +44,10 @@ class NewestOnly:
                 rejected["too old"] += 1
             elif sample.at > now + _STALE_AFTER:
                 rejected["from the future"] += 1
-            elif last is not None and sample.at <= last:
-                rejected["seen before"] += 1
+            elif last is not None and sample.at < last:
+                rejected["out of order"] += 1
+            elif sample.at == last:
+                continue  # a source that is read more often than it measures says the same again
             else:
                 rejected["twice in one reading"] += (sample.key, sample.at) in newest
                 newest[sample.key, sample.at] = sample

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.domain.detection.logs import LogDetector
 from pydantic import SecretStr
 
 from bot.catalogue import load_catalogue
@@ -28,6 +29,7 @@ from bot.slack.app import build_app, http_handler, start_socket
 from bot.slack.client import BotIdentity, identify, make_client
 from bot.slack.publisher import SlackPublisher
 from bot.web import Web
+from bot.wiring.telemetry import sources_of
 from executors.guardrails.facts import GuardrailLimits
 from executors.ledger import Ledger
 from executors.recovery import Recovery
@@ -46,7 +48,6 @@ from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.bus import RedisBus
 from pipeline.adapters.redis.locks import RedisLocks
-from pipeline.adapters.telemetry.prometheus import PrometheusSource
 from pipeline.adapters.telemetry.scrape import ScrapeSource
 from pipeline.domain.anomaly import DetectionSettings
 from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
@@ -63,9 +64,11 @@ from pipeline.stages.desk import Desk
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Diagnoser
 from pipeline.stages.investigate import Investigator
+from pipeline.stages.observe import Observer
 from pipeline.stages.propose import Proposer
 from pipeline.stages.settings import LoopSettings
 from pipeline.stages.verify import Verifier
+from pipeline.stages.witnesses import Witnesses
 
 log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -108,8 +111,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         stack.push_async_callback(bus.close)
         stack.push_async_callback(locks.close)
         sources = sources_of(settings)
-        for source in sources:
-            stack.push_async_callback(source.close)
+        stack.push_async_callback(sources.close)
         targets = registry_of(settings)
         stack.push_async_callback(targets.close)
 
@@ -119,7 +121,8 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         stack.push_async_callback(author.close)
 
         detector = Detector(store, loop_settings.detection)
-        investigator = Investigator(store, targets, catalogue, loop_settings.detection)
+        witnesses = Witnesses(sources.traces, sources.activity)
+        investigator = Investigator(store, targets, catalogue, loop_settings.detection, witnesses)
         proposer = Proposer(store, catalogue, loop_settings)
         diagnoser = Diagnoser(store, investigator, retrieval, author, rules, proposer, clock, loop_settings)
         decider = Decider(store, targets, clock, loop_settings)
@@ -152,7 +155,9 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             bus,
             clock,
             Stages(
-                sources=sources,
+                observer=Observer(
+                    sources, store, LogDetector(), detector.bank, max_series=settings.telemetry.max_series
+                ),
                 detector=detector,
                 correlator=Correlator(store, catalogue, loop_settings.detection),
                 diagnoser=diagnoser,
@@ -284,28 +289,6 @@ async def _servers(settings: Settings, stack: AsyncExitStack, fallbacks: list[st
     except EmbeddedError as error:
         raise ConfigurationError(str(error)) from error
     return database.get_secret_value(), redis.get_secret_value()
-
-
-def sources_of(settings: Settings) -> list[MetricsSource]:
-    """Every telemetry source that is configured. Raises ConfigurationError when there is none."""
-    telemetry = settings.telemetry
-    sources: list[MetricsSource] = []
-    if telemetry.scrape_file is not None:
-        sources.append(ScrapeSource(sd_file=telemetry.scrape_file, window_s=telemetry.window_s))
-    if telemetry.prometheus_url:
-        sources.append(
-            PrometheusSource(
-                telemetry.prometheus_url,
-                service_label=telemetry.prometheus_service_label,
-                instance_label=telemetry.prometheus_instance_label,
-                window=f"{max(int(telemetry.window_s), 1)}s",
-                bearer_token=_plain(telemetry.prometheus_token) or None,
-                tenant=telemetry.prometheus_tenant or None,
-            )
-        )
-    if not sources:
-        raise ConfigurationError("PROMETHEUS_URL or SRE_SCRAPE_FILE: at least one is needed, there is nothing to watch")
-    return sources
 
 
 def registry_of(settings: Settings) -> Registry:
