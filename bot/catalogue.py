@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from pipeline.domain.catalogue import Catalogue, Service
+from pipeline.domain.catalogue import Catalogue, Service, Traits, Watch
 from pipeline.domain.errors import ConfigurationError
 from pipeline.domain.ids import ServiceName
+from pipeline.ports.catalogue import CatalogueSource
+
+
+def _each_once(watch: tuple[Watch, ...]) -> tuple[Watch, ...]:
+    twice = [namespace for namespace, times in Counter(one.namespace for one in watch).items() if times > 1]
+    if twice:
+        raise ValueError(f"the namespace {twice[0]} is watched twice")
+    return watch
 
 
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    defaults: Traits = Traits()
+    watch: Annotated[tuple[Watch, ...], AfterValidator(_each_once)] = ()
     services: dict[str, Service] = {}
 
 
@@ -27,8 +39,61 @@ def load_catalogue(path: Path | None) -> Catalogue:
     except OSError as error:
         raise ConfigurationError(f"SRE_CATALOGUE: {path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"SRE_CATALOGUE: {path} is no YAML: {str(error).splitlines()[0]}") from error
+        raise ConfigurationError(f"SRE_CATALOGUE: {path} is no YAML: {_where(error)}") from error
     except ValidationError as error:
-        lines = [f"SRE_CATALOGUE: {path}: {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors()]
+        lines = [f"SRE_CATALOGUE: {path}: {'.'.join(map(str, e['loc']))}: {_plain(e['msg'])}" for e in error.errors()]
         raise ConfigurationError("\n".join(lines)) from error
-    return Catalogue({ServiceName(name): service for name, service in file.services.items()})
+    services = {ServiceName(name): service for name, service in file.services.items()}
+    return Catalogue(services, watch=file.watch, defaults=file.defaults)
+
+
+class CatalogueFile(CatalogueSource):
+    """The catalogue, read again whenever its file has changed.
+
+    Raises ConfigurationError when the file is wrong at the start; later on what was read last goes on to count, and
+    ``problem`` says in one line what is wrong now (empty: nothing).
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._version = _version(path)
+        self._catalogue = load_catalogue(path)
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        return self._problem
+
+    def current(self) -> Catalogue:
+        """Always the same object, with the newest content that was right."""
+        version = _version(self._path)
+        if version != self._version:
+            try:
+                self._catalogue.replace(load_catalogue(self._path))
+                self._problem = ""
+            except ConfigurationError as error:
+                first, *more = str(error).splitlines()
+                besides = f" (and {len(more)} more)" if more else ""
+                self._problem = f"{first}{besides}; what was read before still counts"
+            self._version = version
+        return self._catalogue
+
+
+def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
+    return str(error).splitlines()[0]
+
+
+def _plain(message: str) -> str:
+    own = message.removeprefix("Value error, ")
+    return own[:1].lower() + own[1:]
+
+
+def _version(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes when the file does; None when there is none."""
+    try:
+        stat = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat else None

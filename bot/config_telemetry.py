@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from bot.config_types import Count, Group, Positive, Variable
 
@@ -21,12 +21,70 @@ class TelemetrySettings(Group):
     prometheus_tenant: Annotated[
         str, Variable("PROMETHEUS_TENANT", "text", "X-Scope-OrgID header, for Mimir, Cortex or Thanos")
     ] = ""
+    prometheus_user: Annotated[str, Variable("PROMETHEUS_USER", "text", "user of basic authentication there")] = ""
+    prometheus_password: Annotated[SecretStr | None, Variable("PROMETHEUS_PASSWORD", "text", "and the password")] = None
+    prometheus_namespaces: Annotated[
+        tuple[str, ...],
+        Variable("PROMETHEUS_NAMESPACES", "names, comma-separated", "watch services of these alone; empty: of all"),
+    ] = ()
+    prometheus_conventions: Annotated[
+        tuple[str, ...],
+        Variable(
+            "PROMETHEUS_CONVENTIONS", "names, comma-separated", "metric families, preferred first; empty: all"
+        ),
+    ] = ()
+    prometheus_matchers: Annotated[
+        str, Variable("PROMETHEUS_MATCHERS", "PromQL matchers", 'narrow every query, such as cluster="eu"')
+    ] = ""
     prometheus_service_label: Annotated[
-        str, Variable("PROMETHEUS_SERVICE_LABEL", "label", "the label that names the service")
-    ] = "service"
+        str,
+        Variable("PROMETHEUS_SERVICE_LABEL", "labels, comma-separated", "the first that is there names the service"),
+    ] = "service,service_name,app_kubernetes_io_name,app,pod"
     prometheus_instance_label: Annotated[
         str, Variable("PROMETHEUS_INSTANCE_LABEL", "label", "the label that names the replica, such as pod")
     ] = "instance"
+    loki_url: Annotated[str, Variable("LOKI_URL", "URL", "a Loki to read logs from")] = ""
+    loki_token: Annotated[SecretStr | None, Variable("LOKI_TOKEN", "text", "bearer token for it")] = None
+    loki_tenant: Annotated[str, Variable("LOKI_TENANT", "text", "X-Scope-OrgID header")] = ""
+    loki_service_label: Annotated[
+        str, Variable("LOKI_SERVICE_LABEL", "label", "the index label that names the service")
+    ] = "service_name"
+    loki_instance_label: Annotated[str, Variable("LOKI_INSTANCE_LABEL", "label", "the label of the replica")] = "pod"
+    loki_matchers: Annotated[
+        str, Variable("LOKI_MATCHERS", "LogQL matchers", 'narrow every query, such as cluster="eu"')
+    ] = ""
+    jaeger_url: Annotated[str, Variable("JAEGER_URL", "URL", "a Jaeger, for traces and who calls whom")] = ""
+    jaeger_token: Annotated[SecretStr | None, Variable("JAEGER_TOKEN", "text", "bearer token for it")] = None
+    jaeger_tenant: Annotated[str, Variable("JAEGER_TENANT", "text", "x-tenant header")] = ""
+    jaeger_lookback_s: Annotated[
+        float,
+        Field(ge=0),
+        Variable("JAEGER_DEPENDENCIES_LOOKBACK_S", "seconds", "where a daily job computes call edges"),
+    ] = 0.0
+    tempo_url: Annotated[str, Variable("TEMPO_URL", "URL", "a Grafana Tempo, for traces")] = ""
+    tempo_token: Annotated[SecretStr | None, Variable("TEMPO_TOKEN", "text", "bearer token for it")] = None
+    tempo_tenant: Annotated[str, Variable("TEMPO_TENANT", "text", "X-Scope-OrgID header")] = ""
+    kubernetes_watch: Annotated[
+        tuple[str, ...],
+        Variable("SRE_KUBERNETES_WATCH", "names, comma-separated", "namespaces to read logs, events and rollouts of"),
+    ] = ()
+    kubernetes_service_label: Annotated[
+        str, Variable("SRE_KUBERNETES_SERVICE_LABEL", "label", "names the service of a pod")
+    ] = "app.kubernetes.io/name"
+    kubernetes_log_pods: Annotated[
+        Count, Variable("SRE_KUBERNETES_LOG_PODS", "pods", "of one namespace read at once, at most")
+    ] = 100
+    ca_file: Annotated[
+        Path | None, Variable("SRE_TELEMETRY_CA_FILE", "PEM file", "a CA of your own, for every telemetry provider")
+    ] = None
+    client_cert: Annotated[
+        Path | None, Variable("SRE_TELEMETRY_CLIENT_CERT", "PEM file", "shown to every telemetry provider")
+    ] = None
+    client_key: Annotated[Path | None, Variable("SRE_TELEMETRY_CLIENT_KEY", "PEM file", "of that certificate")] = None
+    timeout_s: Annotated[Positive, Variable("SRE_TELEMETRY_TIMEOUT_S", "seconds", "bounds each request")] = 10.0
+    log_warmup_s: Annotated[
+        Positive, Variable("SRE_LOG_WARMUP_S", "seconds", "logs of a service are listened to before its patterns count")
+    ] = 300.0
     changes_repo: Annotated[
         Path | None, Variable("SRE_CHANGES_REPO", "path", "git clone whose commits are deployed; each is a change")
     ] = None

@@ -65,6 +65,11 @@ def anomaly(kind: AnomalyKind) -> Anomaly:
         case AnomalyKind.CERTIFICATE_EXPIRY:
             bound = Bound(7 * 86_400.0, breach_above=False)
             return make_anomaly(CERTIFICATE, kind=kind, value=2 * 86_400.0, bound=bound)
+        case AnomalyKind.TRAFFIC:
+            key = SeriesKey(CHECKOUT, Signal.TRAFFIC)
+            return make_anomaly(key, kind=kind, value=30.0, peak=31.0, expected=12.0, sigma=1.0, bound=Bound(20.0))
+        case AnomalyKind.DEPLOYMENT_REGRESSION | AnomalyKind.MULTI_DIMENSIONAL:
+            return make_anomaly(LATENCY, kind=kind)
 
 
 def memory_leak() -> Question:

@@ -44,6 +44,7 @@ TUNING = {
     "SRE_COOLDOWN_S": "60",
     "SRE_MAX_ACTIONS_TARGET_HOUR": "10",
     "SRE_LEASE_S": "6",
+    "SRE_LOG_WARMUP_S": "10",
     "SRE_HTTP_PORT": "0",
 }
 """A demo is short: minutes of the defaults become seconds. Anything set in the environment wins."""

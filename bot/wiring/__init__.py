@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.domain.detection.logs import LogDetector
 from pydantic import SecretStr
 
-from bot.catalogue import load_catalogue
+from bot.catalogue import CatalogueFile
 from bot.config import Settings
 from bot.demo.launch import RATE_WINDOW_S, Parts
 from bot.embedded.directory import EmbeddedError
@@ -50,6 +49,7 @@ from pipeline.adapters.redis.bus import RedisBus
 from pipeline.adapters.redis.locks import RedisLocks
 from pipeline.adapters.telemetry.scrape import ScrapeSource
 from pipeline.domain.anomaly import DetectionSettings
+from pipeline.domain.detection.logs import LogDetector, LogDetectorSettings
 from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
 from pipeline.domain.phase import Phase
 from pipeline.domain.verification import VerificationSettings
@@ -96,7 +96,8 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
     fallbacks: list[str] = []
     clock = SystemClock()
     loop_settings = loop_settings_of(settings)
-    catalogue = load_catalogue(settings.telemetry.catalogue)
+    catalogue_file = CatalogueFile(settings.telemetry.catalogue)
+    catalogue = catalogue_file.current()
     worker = f"{socket.gethostname()}:{os.getpid()}"
     async with AsyncExitStack() as stack:
         database_url, redis_url = await _servers(settings, stack, fallbacks)
@@ -121,6 +122,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         stack.push_async_callback(author.close)
 
         detector = Detector(store, loop_settings.detection)
+        log_detector = LogDetector(LogDetectorSettings(warmup_s=settings.telemetry.log_warmup_s))
         witnesses = Witnesses(sources.traces, sources.activity)
         investigator = Investigator(store, targets, catalogue, loop_settings.detection, witnesses)
         proposer = Proposer(store, catalogue, loop_settings)
@@ -156,7 +158,12 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             clock,
             Stages(
                 observer=Observer(
-                    sources, store, LogDetector(), detector.bank, max_series=settings.telemetry.max_series
+                    sources,
+                    store,
+                    log_detector,
+                    detector.bank,
+                    catalogue_file,
+                    max_series=settings.telemetry.max_series,
                 ),
                 detector=detector,
                 correlator=Correlator(store, catalogue, loop_settings.detection),
@@ -298,13 +305,12 @@ def registry_of(settings: Settings) -> Registry:
         targets["local_process"] = LocalProcessTarget(settings.targets.local_url)
     if settings.targets.kubernetes_namespaces:
         try:
-            from executors.targets.kubernetes import KubernetesTarget, from_kubeconfig, in_cluster
+            from executors.targets.kubernetes import KubernetesTarget, configuration_for
         except ImportError as error:
             raise ConfigurationError(
                 'SRE_KUBERNETES_NAMESPACES: the Kubernetes client is missing: pip install "sre-bot[kubernetes]"'
             ) from error
-        inside = "KUBERNETES_SERVICE_HOST" in os.environ and not settings.targets.kubernetes_context
-        configuration = in_cluster() if inside else from_kubeconfig(context=settings.targets.kubernetes_context or None)
+        configuration = configuration_for(settings.targets.kubernetes_context)
         targets["kubernetes"] = KubernetesTarget(configuration, namespaces=settings.targets.kubernetes_namespaces)
     return Registry(targets)
 

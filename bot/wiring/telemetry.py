@@ -2,38 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+
 from pydantic import SecretStr
 
 from bot.config import Settings
 from bot.config_telemetry import TelemetrySettings
 from pipeline.adapters.telemetry.git_changes import GitChanges
+from pipeline.adapters.telemetry.jaeger import JaegerSource
 from pipeline.adapters.telemetry.log_files import LogFilesSource
+from pipeline.adapters.telemetry.loki import LokiSource
 from pipeline.adapters.telemetry.prometheus import PrometheusSource
+from pipeline.adapters.telemetry.prometheus_api import PrometheusApi
 from pipeline.adapters.telemetry.scrape import ScrapeSource
+from pipeline.adapters.telemetry.tempo import TempoSource
+from pipeline.adapters.telemetry.upstream import Access
 from pipeline.domain.errors import ConfigurationError
+from pipeline.ports.activity import ActivitySource
 from pipeline.ports.changes import ChangesSource
 from pipeline.ports.logs import LogsSource
 from pipeline.ports.metrics import MetricsSource
+from pipeline.ports.topology import TopologySource
+from pipeline.ports.traces import TracesSource
 from pipeline.stages.observe import Sources
+
+NO_METRICS = "PROMETHEUS_URL or SRE_SCRAPE_FILE: at least one is needed, there is nothing to watch"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is configured, while it is being put together."""
+
+    metrics: list[MetricsSource] = field(default_factory=list)
+    topology: list[TopologySource] = field(default_factory=list)
+    logs: list[LogsSource] = field(default_factory=list)
+    changes: list[ChangesSource] = field(default_factory=list)
+    traces: list[TracesSource] = field(default_factory=list)
+    activity: list[ActivitySource] = field(default_factory=list)
+
+    def sources(self) -> Sources:
+        return Sources(
+            tuple(self.metrics),
+            tuple(self.topology),
+            tuple(self.logs),
+            tuple(self.changes),
+            tuple(self.traces),
+            tuple(self.activity),
+        )
 
 
 def sources_of(settings: Settings) -> Sources:
     """Every telemetry source that is configured. Raises ConfigurationError when no metrics are."""
     telemetry = settings.telemetry
-    metrics: list[MetricsSource] = []
-    logs: list[LogsSource] = []
-    changes: list[ChangesSource] = []
+    found = _Found()
     if telemetry.scrape_file is not None:
-        metrics.append(ScrapeSource(sd_file=telemetry.scrape_file, window_s=telemetry.window_s))
+        found.metrics.append(ScrapeSource(sd_file=telemetry.scrape_file, window_s=telemetry.window_s))
     if telemetry.prometheus_url:
-        metrics.append(prometheus_of(telemetry))
+        found.metrics.append(prometheus_of(telemetry))
     if telemetry.log_folder is not None:
-        logs.append(LogFilesSource(telemetry.log_folder))
+        found.logs.append(LogFilesSource(telemetry.log_folder))
     if telemetry.changes_repo is not None:
-        changes.append(GitChanges(telemetry.changes_repo, folder=telemetry.changes_folder))
-    if not metrics:
-        raise ConfigurationError("PROMETHEUS_URL or SRE_SCRAPE_FILE: at least one is needed, there is nothing to watch")
-    return Sources(metrics=tuple(metrics), logs=tuple(logs), changes=tuple(changes))
+        found.changes.append(GitChanges(telemetry.changes_repo, folder=telemetry.changes_folder))
+    _grafana(telemetry, found)
+    if telemetry.kubernetes_watch:
+        _kubernetes(settings, found)
+    if not found.metrics:
+        raise ConfigurationError(NO_METRICS)
+    return found.sources()
 
 
 def prometheus_of(telemetry: TelemetrySettings) -> PrometheusSource:
@@ -43,8 +78,91 @@ def prometheus_of(telemetry: TelemetrySettings) -> PrometheusSource:
         service_label=telemetry.prometheus_service_label,
         instance_label=telemetry.prometheus_instance_label,
         window=f"{max(int(telemetry.window_s), 1)}s",
-        bearer_token=_plain(telemetry.prometheus_token) or None,
-        tenant=telemetry.prometheus_tenant or None,
+        extra_matchers=telemetry.prometheus_matchers,
+        conventions=telemetry.prometheus_conventions,
+        namespaces=telemetry.prometheus_namespaces,
+        tenant=telemetry.prometheus_tenant,
+        access=_prometheus_access(telemetry),
+        timeout_s=telemetry.timeout_s,
+    )
+
+
+def prometheus_api_of(telemetry: TelemetrySettings) -> PrometheusApi:
+    """The same server, for history. Raises ConfigurationError when none is configured."""
+    if not telemetry.prometheus_url:
+        raise ConfigurationError("PROMETHEUS_URL: needed, it names the server that is asked")
+    access = _prometheus_access(telemetry).with_header("X-Scope-OrgID", telemetry.prometheus_tenant)
+    return PrometheusApi(telemetry.prometheus_url, access, timeout_s=telemetry.timeout_s)
+
+
+def _prometheus_access(telemetry: TelemetrySettings) -> Access:
+    user, password = telemetry.prometheus_user, _plain(telemetry.prometheus_password)
+    access = access_of(telemetry, telemetry.prometheus_token)
+    return replace(access, basic=(user, password)) if user else access
+
+
+def _grafana(telemetry: TelemetrySettings, found: _Found) -> None:
+    """Logs and traces of an OpenTelemetry stack; its metrics are Prometheus' own."""
+    if telemetry.loki_url:
+        found.logs.append(
+            LokiSource(
+                telemetry.loki_url,
+                service_label=telemetry.loki_service_label,
+                instance_label=telemetry.loki_instance_label,
+                matchers=telemetry.loki_matchers,
+                tenant=telemetry.loki_tenant,
+                access=access_of(telemetry, telemetry.loki_token),
+                timeout_s=telemetry.timeout_s,
+            )
+        )
+    if telemetry.jaeger_url:
+        jaeger = JaegerSource(
+            telemetry.jaeger_url,
+            access=access_of(telemetry, telemetry.jaeger_token),
+            tenant=telemetry.jaeger_tenant,
+            dependencies_lookback_s=telemetry.jaeger_lookback_s,
+            timeout_s=telemetry.timeout_s,
+        )
+        found.traces.append(jaeger)
+        found.topology.append(jaeger)
+    if telemetry.tempo_url:
+        found.traces.append(
+            TempoSource(
+                telemetry.tempo_url,
+                tenant=telemetry.tempo_tenant,
+                access=access_of(telemetry, telemetry.tempo_token),
+                timeout_s=telemetry.timeout_s,
+            )
+        )
+
+
+def _kubernetes(settings: Settings, found: _Found) -> None:
+    try:
+        from executors.targets.kubernetes import configuration_for
+        from pipeline.adapters.telemetry.kubernetes_logs import KubernetesSource
+    except ImportError as error:
+        raise ConfigurationError(
+            'SRE_KUBERNETES_WATCH: the Kubernetes client is missing: pip install "sre-bot[kubernetes]"'
+        ) from error
+    cluster = KubernetesSource(
+        configuration_for(settings.targets.kubernetes_context),
+        namespaces=settings.telemetry.kubernetes_watch,
+        service_label=settings.telemetry.kubernetes_service_label,
+        max_pods=settings.telemetry.kubernetes_log_pods,
+        timeout_s=settings.telemetry.timeout_s,
+    )
+    found.logs.append(cluster)
+    found.changes.append(cluster)
+
+
+def access_of(telemetry: TelemetrySettings, token: SecretStr | None) -> Access:
+    """How every HTTP provider is come to. Raises ConfigurationError."""
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}
+    return Access(
+        headers=headers,
+        ca_file=telemetry.ca_file,
+        client_cert=telemetry.client_cert,
+        client_key=telemetry.client_key,
     )
 
 

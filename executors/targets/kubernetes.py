@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import assert_never
@@ -34,6 +35,15 @@ _STEP = "sre-bot/step"
 _FENCE = "sre-bot/fence"
 _GENERATION = "sre-bot/generation"
 """The generation that was acted upon: a bot with another database may have used the same execution id before."""
+
+
+def configuration_for(context: str) -> Configuration:
+    """In a cluster its service account, unless a context is named; elsewhere the kubeconfig's (empty: the current one).
+
+    Raises ConfigurationError.
+    """
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ and not context
+    return in_cluster() if inside else from_kubeconfig(context=context or None)
 
 
 def in_cluster() -> Configuration:

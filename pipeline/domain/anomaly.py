@@ -2,153 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
-from math import isfinite, isnan, nan
+from math import inf, isfinite, isnan, nan, sqrt
 
-from pipeline.domain.baseline import BaselineBank, Expectation
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.domain.anomaly_values import (
+    KIND_OF,
+    NEGLIGIBLE_SHARE,
+    SEARCH_PHRASE,
+    SENSITIVITY,
+    SYMPTOM_KINDS,
+    Anomaly,
+    AnomalyKind,
+    Bound,
+    DetectionResult,
+    DetectionSettings,
+    Policy,
+)
+from pipeline.domain.baseline import BaselineBank, Expectation, Expectations
+from pipeline.domain.changes import ChangeEvent
+from pipeline.domain.detection.rules_trends import Trends
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 
+__all__ = [
+    "KIND_OF",
+    "NEGLIGIBLE_SHARE",
+    "SEARCH_PHRASE",
+    "SENSITIVITY",
+    "SYMPTOM_KINDS",
+    "Anomaly",
+    "AnomalyKind",
+    "Bound",
+    "DetectionResult",
+    "DetectionSettings",
+    "Policy",
+    "bound_for",
+    "detect",
+]
 
-class AnomalyKind(StrEnum):
-    """What kind of trouble a series shows."""
-
-    MEMORY_PRESSURE = "memory_pressure"
-    LATENCY = "latency"
-    ERROR_SURGE = "error_surge"
-    DISK_EXHAUSTION = "disk_exhaustion"
-    CERTIFICATE_EXPIRY = "certificate_expiry"
-
-
-KIND_OF: dict[Signal, AnomalyKind] = {
-    Signal.MEMORY_RATIO: AnomalyKind.MEMORY_PRESSURE,
-    Signal.LATENCY_P99: AnomalyKind.LATENCY,
-    Signal.ERROR_RATIO: AnomalyKind.ERROR_SURGE,
-    Signal.DISK_RATIO: AnomalyKind.DISK_EXHAUSTION,
-    Signal.CERT_REMAINING: AnomalyKind.CERTIFICATE_EXPIRY,
-}
-
-SEARCH_PHRASE: dict[AnomalyKind, str] = {
-    AnomalyKind.MEMORY_PRESSURE: "memory of a replica grows towards its limit, memory leak, OOM kill",
-    AnomalyKind.LATENCY: "p99 latency far above its baseline, requests queue",
-    AnomalyKind.ERROR_SURGE: "requests fail with 5xx errors, error ratio surge",
-    AnomalyKind.DISK_EXHAUSTION: "disk fills up, log files take all space",
-    AnomalyKind.CERTIFICATE_EXPIRY: "TLS certificate is about to expire",
-}
-"""How an on-call engineer would look each kind up in the runbooks."""
-
-SYMPTOM_KINDS = frozenset({AnomalyKind.LATENCY, AnomalyKind.ERROR_SURGE})
-"""Kinds that a failing dependency causes in its callers; the others are the service's own."""
-
-NEGLIGIBLE_SHARE = 1e-6
-"""A sigma below this share of a value is no measure for it: the baseline has no spread to speak of."""
+FloatArray = npt.NDArray[np.float64]
+USUAL_SHARE = 1.3
+"""What usually happens at this time of day may be so much larger this time."""
+HIGH_MEMORY_RATIO, MOST_MEMORY_RATIO = 0.80, 0.95
+"""Memory that always stands above the first is judged by its own baseline, up to the second."""
+ERROR_TEST_SIGMAS = 4.0
+"""Least distance of the failed requests of a breach from the expected number, in binomial standard deviations."""
+HALF = 0.5
+DISK_SIGMAS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionSettings:
-    """Thresholds of the rules. Ratios are shares of 1; every ``_s`` is seconds."""
+class _Lines:
+    """The bounds of many series: arrays (n,); infinite where there is none."""
 
-    memory_ratio: float = 0.85
-    memory_sustain_s: float = 300.0
-    latency_sigmas: float = 5.0
-    latency_sustain_s: float = 60.0
-    latency_min_effect_s: float = 0.05
-    error_sigmas: float = 5.0
-    error_min_ratio: float = 0.05
-    error_sustain_s: float = 60.0
-    disk_ratio: float = 0.90
-    disk_sustain_s: float = 120.0
-    certificate_remaining_s: float = 7 * 86_400.0
-    min_traffic_per_s: float = 0.5
-    clear_after_s: float = 120.0
-    """A series must be back inside its bounds for this long before its anomaly counts as over."""
+    lower: FloatArray
+    upper: FloatArray
 
-    def sustain_s(self, signal: Signal) -> float:
-        """How long a breach must last before it is an anomaly."""
-        return {
-            Signal.MEMORY_RATIO: self.memory_sustain_s,
-            Signal.LATENCY_P99: self.latency_sustain_s,
-            Signal.ERROR_RATIO: self.error_sustain_s,
-            Signal.DISK_RATIO: self.disk_sustain_s,
-        }.get(signal, 0.0)
-
-    @property
-    def window_s(self) -> float:
-        """How far back the rules look."""
-        sustained = max(self.memory_sustain_s, self.latency_sustain_s, self.error_sustain_s, self.disk_sustain_s)
-        return max(sustained, self.clear_after_s) * 1.5 + 30.0
+    def bound(self, at: int, value: float) -> Bound | None:
+        """The bound on the side of ``value``."""
+        lower, upper = float(self.lower[at]), float(self.upper[at])
+        if lower > -inf and (upper == inf or value < lower):
+            return Bound(lower, breach_above=False)
+        return Bound(upper) if upper < inf else None
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The line a series must not cross, and on which side of it the trouble lies."""
+def bound_for(
+    key: SeriesKey, expected: Expectation, settings: DetectionSettings, factor: float = 1.0, *, value: float = inf
+) -> Bound | None:
+    """The bound of a series now; None while nothing can be said (no baseline yet, or no rule for the signal).
 
-    threshold: float
-    breach_above: bool = True
-
-    def breached(self, value: float) -> bool:
-        return value > self.threshold if self.breach_above else value < self.threshold
-
-
-@dataclass(frozen=True, slots=True)
-class Anomaly:
-    """A series that crossed its bound for long enough. ``expected`` and ``sigma`` are NaN without a baseline."""
-
-    kind: AnomalyKind
-    key: SeriesKey
-    started_at: datetime
-    seen_at: datetime
-    value: float
-    peak: float
-    expected: float
-    sigma: float
-    bound: Bound
-
-    @property
-    def sigmas(self) -> float:
-        """Distance from the baseline in its own sigmas; NaN without a baseline, or with one of no spread."""
-        if self.sigma <= NEGLIGIBLE_SHARE * abs(self.value):
-            return nan
-        return (self.value - self.expected) / self.sigma
-
-    @property
-    def distance(self) -> str:
-        """``5.3σ``, or ``over 50σ`` where more would say nothing; empty where sigmas cannot be told."""
-        if isnan(self.sigmas):
-            return ""
-        return f"{self.sigmas:.1f}σ" if abs(self.sigmas) < 50 else "over 50σ"
-
-
-@dataclass(frozen=True, slots=True)
-class DetectionResult:
-    """What the rules saw: series in breach, and series that are back inside their bounds."""
-
-    anomalies: tuple[Anomaly, ...] = ()
-    cleared: tuple[SeriesKey, ...] = ()
-    within: frozenset[SeriesKey] = field(default_factory=frozenset)
-    """Series whose newest sample is inside its bound: only these may teach the baseline."""
-    fresh: frozenset[SeriesKey] = field(default_factory=frozenset)
-    """Series that reported within ``clear_after_s``; the others are silent."""
-
-
-def bound_for(key: SeriesKey, expected: Expectation, settings: DetectionSettings) -> Bound | None:
-    """The bound of a series now; None while nothing can be said (no baseline yet, or no rule for the signal)."""
-    match key.signal:
-        case Signal.MEMORY_RATIO:
-            return Bound(settings.memory_ratio)
-        case Signal.DISK_RATIO:
-            return Bound(settings.disk_ratio)
-        case Signal.CERT_REMAINING:
-            return Bound(settings.certificate_remaining_s, breach_above=False)
-        case Signal.LATENCY_P99 if expected.known:
-            return Bound(max(expected.upper(settings.latency_sigmas), expected.mean + settings.latency_min_effect_s))
-        case Signal.ERROR_RATIO if expected.known:
-            return Bound(max(expected.upper(settings.error_sigmas), settings.error_min_ratio))
-        case _:
-            return None
+    Traffic has one on each side: the one nearer to ``value`` is told. ``factor`` is the sensitivity's.
+    """
+    single = Expectations(
+        *(np.array([part]) for part in (expected.mean, expected.sigma, expected.weight, expected.excess))
+    )
+    return _lines([key], single, settings, np.array([factor])).bound(0, value)
 
 
 def detect(
@@ -156,42 +89,188 @@ def detect(
     bank: BaselineBank,
     settings: DetectionSettings,
     now: datetime,
+    *,
+    changes: Sequence[ChangeEvent] = (),
+    trends: Trends | None = None,
+    policy: Policy | None = None,
+    clearing: Collection[SeriesKey] | None = None,
 ) -> DetectionResult:
     """Applies every rule to ``window`` (samples per series, oldest first, ending at ``now``).
 
     A series is anomalous when each of its samples within its sustain time breaches its bound and those samples span at
     least 70 % of that time; it is cleared when none within ``clear_after_s`` does. NaN is no sample: it neither clears
     nor breaches, and a series whose newest is NaN is not inside its bound.
+
+    ``changes``: those of the last hour; trouble that begins with one is put down to it. ``trends``: the memory of the
+    rules that look further back than the window; it takes what is new in it. ``clearing``: the series whose
+    clearing matters (default: all).
     """
-    traffic = _latest_traffic(window)
-    anomalies: list[Anomaly] = []
-    cleared: list[SeriesKey] = []
-    within: set[SeriesKey] = set()
+    keys = [key for key, samples in window.items() if samples]
+    series = [samples for samples in window.values() if samples]
+    newest = [samples[-1] for samples in series]
+    values = np.array([sample.value for sample in newest])
+    told = np.isfinite(values)
+    for at in np.flatnonzero(np.isnan(values)).tolist():
+        values[at] = next((one.value for one in reversed(series[at]) if not isnan(one.value)), nan)
+    expected = bank.expect_many(keys, now)
+    if trends is not None:
+        trends.take(keys, series, expected, now)
+    factors = np.ones(len(keys))
+    if policy is not None:
+        factors = np.array([policy.factor(key.service, key.signal) for key in keys])
+    policy = policy or Policy()
+    lines = _lines(keys, expected, settings, factors)
+    over = (values > lines.upper) | (values < lines.lower)
+    within = frozenset(key for key, one in zip(keys, (told & ~over).tolist(), strict=True) if one)
     fresh_since = now - timedelta(seconds=settings.clear_after_s)
-    fresh = frozenset(key for key, samples in window.items() if samples and samples[-1].at >= fresh_since)
-    for key, raw in window.items():
-        if key.signal is Signal.TRAFFIC:
-            within.add(key)
-            continue
-        expected = bank.expect(key, now)
-        bound = bound_for(key, expected, settings)
-        samples = [sample for sample in raw if not isnan(sample.value)]
-        if not samples:
-            continue
-        newest = raw[-1].value
-        if isfinite(newest) and (bound is None or not bound.breached(newest)):
-            within.add(key)
-        if bound is None:
-            continue
-        if key.signal in (Signal.LATENCY_P99, Signal.ERROR_RATIO) and _quiet(traffic, key.service, settings):
-            continue
-        sustain_s = settings.sustain_s(key.signal)
-        recent = _since(samples, now - timedelta(seconds=sustain_s or settings.clear_after_s))
-        if _sustained(recent if sustain_s else recent[-1:], bound, sustain_s):
-            anomalies.append(_anomaly(key, samples, expected, bound))
-        elif _clear(samples, bound, now, settings):
-            cleared.append(key)
-    return DetectionResult(tuple(anomalies), tuple(cleared), frozenset(within), fresh)
+    fresh = frozenset(sample.key for sample in newest if sample.at >= fresh_since)
+    view = _View(window, settings, now, changes, trends, _latest_traffic(window))
+    anomalies: dict[SeriesKey, Anomaly] = {}
+    breached = np.flatnonzero(over).tolist()
+    for at in breached:
+        key = keys[at]
+        found = view.breach(key, lines.bound(at, float(values[at])), _one(expected, at))
+        if found is not None and not policy.muted(key.service, now):
+            anomalies[key] = found
+    if trends is not None:
+        for found in trends.anomalies(now, changes, view.traffic, settings, policy):
+            anomalies.setdefault(found.key, found)
+    asked: Iterable[int] = range(len(keys))
+    if clearing is not None:
+        asked = [at for at, key in enumerate(keys) if key in clearing] if clearing else ()
+    cleared = tuple(keys[at] for at in asked if keys[at] not in anomalies and view.clear(keys[at], lines, at))
+    beyond = frozenset(keys[at] for at in breached if told[at])
+    return DetectionResult(tuple(anomalies.values()), cleared, within, fresh, beyond)
+
+
+def _one(expected: Expectations, at: int) -> Expectation:
+    return Expectation(float(expected.mean[at]), float(expected.sigma[at]), float(expected.weight[at]))
+
+
+def _lines(
+    keys: Sequence[SeriesKey], expected: Expectations, settings: DetectionSettings, factors: FloatArray
+) -> _Lines:
+    signals = np.array([_CODE[key.signal] for key in keys], dtype=np.int8)
+    lower, upper = np.full(len(keys), -inf), np.full(len(keys), inf)
+    mean, known = expected.mean, expected.known
+    reach = USUAL_SHARE * expected.excess
+
+    def where(signal: Signal, ready: npt.NDArray[np.bool_] | bool = True) -> npt.NDArray[np.intp]:
+        return np.flatnonzero((signals == _CODE[signal]) & ready)
+
+    at = where(Signal.MEMORY_RATIO)
+    own = np.clip(mean[at] + np.maximum(3 * expected.sigma[at], 0.03), settings.memory_ratio, MOST_MEMORY_RATIO)
+    high = known[at] & (mean[at] >= HIGH_MEMORY_RATIO)
+    upper[at] = np.where(high, np.maximum(own, settings.memory_ratio), settings.memory_ratio)
+    upper[where(Signal.DISK_RATIO)] = settings.disk_ratio
+    lower[where(Signal.CERT_REMAINING)] = settings.certificate_remaining_s
+    at = where(Signal.LATENCY_P99, known)
+    sigmas = settings.latency_sigmas * factors[at] + reach[at]
+    upper[at] = mean[at] + np.maximum(sigmas * expected.sigma[at], settings.latency_min_effect_s * factors[at])
+    at = where(Signal.ERROR_RATIO, known)
+    sigmas = settings.error_sigmas * factors[at] + reach[at]
+    upper[at] = np.maximum(mean[at] + sigmas * expected.sigma[at], settings.error_min_ratio * factors[at])
+    at = where(Signal.TRAFFIC, known & (mean >= settings.min_traffic_per_s))
+    by_sigma = (settings.traffic_sigmas * factors[at] + reach[at]) * expected.sigma[at]
+    upper[at] = mean[at] + np.maximum(by_sigma, settings.traffic_surge_share * factors[at] * mean[at])
+    by_sigma = (settings.traffic_drop_sigmas * factors[at] + reach[at]) * expected.sigma[at]
+    drop = mean[at] - np.maximum(by_sigma, settings.traffic_drop_share * np.minimum(factors[at], 2.0) * mean[at])
+    # A drop to nothing is a drop, unless it is usual at this hour or the series comes in bursts.
+    steady = (reach[at] == 0) & (expected.sigma[at] < 0.4 * mean[at])
+    lower[at] = np.where(steady, np.maximum(drop, 0.05 * mean[at]), drop)
+    return _Lines(lower, upper)
+
+
+_CODE = {signal: at for at, signal in enumerate(Signal)}
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The window as the rules look at it."""
+
+    window: Mapping[SeriesKey, Sequence[Sample]]
+    settings: DetectionSettings
+    now: datetime
+    changes: Sequence[ChangeEvent]
+    trends: Trends | None
+    traffic: Mapping[ServiceName, float]
+
+    def breach(self, key: SeriesKey, bound: Bound | None, expected: Expectation) -> Anomaly | None:
+        """The anomaly of a series whose newest sample breaches ``bound``, if it has lasted."""
+        requests = key.signal in (Signal.LATENCY_P99, Signal.ERROR_RATIO)
+        if bound is None or (requests and self._quiet(key.service)):
+            return None
+        sustain_s = self.settings.sustain_s(key.signal)
+        samples = [sample for sample in self.window[key] if not isnan(sample.value)]
+        recent = _since(samples, self.now - timedelta(seconds=sustain_s or self.settings.clear_after_s))
+        if not _sustained(recent if sustain_s else recent[-1:], bound, sustain_s):
+            return None
+        if requests and self._young_rollout(key) and not (key.signal is Signal.ERROR_RATIO and recent[-1].value > HALF):
+            return None
+        if key.signal is Signal.ERROR_RATIO and not self._enough_failed(key.service, recent, expected):
+            return None
+        if key.signal is Signal.DISK_RATIO and not self._projected(key, recent[-1].value, expected):
+            return None
+        found = _anomaly(key, samples, expected, bound)
+        return self._put_down(found) if requests else found
+
+    def clear(self, key: SeriesKey, lines: _Lines, at: int) -> bool:
+        """Whether the series is back inside its bounds for long enough."""
+        lower, upper = float(lines.lower[at]), float(lines.upper[at])
+        if lower == -inf and upper == inf:
+            return False
+        if key.signal in (Signal.LATENCY_P99, Signal.ERROR_RATIO) and self._quiet(key.service):
+            return False
+        since = self.now - timedelta(seconds=self.settings.clear_after_s)
+        recent = [sample for sample in self.window[key] if sample.at >= since and not isnan(sample.value)]
+        if len(recent) < 2 or not all(lower <= sample.value <= upper for sample in recent):
+            return False
+        return (recent[-1].at - recent[0].at).total_seconds() >= 0.7 * self.settings.clear_after_s
+
+    def _quiet(self, service: ServiceName) -> bool:
+        return service in self.traffic and self.traffic[service] < self.settings.min_traffic_per_s
+
+    def _young_rollout(self, key: SeriesKey) -> bool:
+        return any(
+            change.service == key.service
+            and 0 <= (self.now - change.at).total_seconds() < self.settings.rollout_grace_s
+            for change in self.changes
+        )
+
+    def _enough_failed(self, service: ServiceName, recent: Sequence[Sample], expected: Expectation) -> bool:
+        """A binomial test of the failed requests, where the traffic is known."""
+        if service not in self.traffic:
+            return True
+        span_s = (recent[-1].at - recent[0].at).total_seconds() * len(recent) / (len(recent) - 1)
+        asked = max(self.traffic[service] * span_s, 1.0)
+        ratio = sum(sample.value for sample in recent) / len(recent)
+        usual = min(max(expected.mean, 1e-4), 1.0)
+        far = (ratio - usual) / sqrt(max(usual * (1 - usual), 1e-9) / asked)
+        return ratio * asked >= self.settings.min_failed and far >= ERROR_TEST_SIGMAS
+
+    def _projected(self, key: SeriesKey, value: float, expected: Expectation) -> bool:
+        """A breach ahead, or a height that this disk does not reach and come down from by itself."""
+        if value >= self.settings.disk_full_ratio or self.trends is None:
+            return True
+        unusual = expected.known and value > expected.upper(DISK_SIGMAS)
+        return unusual or self.trends.breach_foreseen(key)
+
+    def _put_down(self, anomaly: Anomaly) -> Anomaly:
+        """The same, put down to the change it began with, if there was one."""
+        change = blamed(self.changes, anomaly.key.service, anomaly.started_at, self.settings)
+        return replace(anomaly, kind=AnomalyKind.DEPLOYMENT_REGRESSION, change=change) if change else anomaly
+
+
+def blamed(
+    changes: Sequence[ChangeEvent], service: ServiceName, began: datetime, settings: DetectionSettings
+) -> ChangeEvent | None:
+    """The newest change of ``service`` that what began at ``began`` may be due to."""
+    near = [
+        change
+        for change in changes
+        if change.service == service and -60.0 <= (began - change.at).total_seconds() <= settings.rollout_onset_s
+    ]
+    return max(near, key=lambda change: change.at, default=None)
 
 
 def _sustained(samples: Sequence[Sample], bound: Bound, sustain_s: float) -> bool:
@@ -199,13 +278,6 @@ def _sustained(samples: Sequence[Sample], bound: Bound, sustain_s: float) -> boo
         return False
     span_s = (samples[-1].at - samples[0].at).total_seconds()
     return span_s >= 0.7 * sustain_s and (sustain_s == 0 or len(samples) >= 3)
-
-
-def _clear(samples: Sequence[Sample], bound: Bound, now: datetime, settings: DetectionSettings) -> bool:
-    recent = _since(samples, now - timedelta(seconds=settings.clear_after_s))
-    if len(recent) < 2 or any(bound.breached(sample.value) for sample in recent):
-        return False
-    return (recent[-1].at - recent[0].at).total_seconds() >= 0.7 * settings.clear_after_s
 
 
 def _anomaly(key: SeriesKey, samples: Sequence[Sample], expected: Expectation, bound: Bound) -> Anomaly:
@@ -223,8 +295,8 @@ def _anomaly(key: SeriesKey, samples: Sequence[Sample], expected: Expectation, b
         seen_at=samples[-1].at,
         value=samples[-1].value,
         peak=peak.value,
-        expected=expected.mean if expected.known else float("nan"),
-        sigma=expected.sigma if expected.known else float("nan"),
+        expected=expected.mean if expected.known else nan,
+        sigma=expected.sigma if expected.known else nan,
         bound=bound,
     )
 
@@ -237,9 +309,5 @@ def _latest_traffic(window: Mapping[SeriesKey, Sequence[Sample]]) -> dict[Servic
     return {
         key.service: samples[-1].value
         for key, samples in window.items()
-        if key.signal is Signal.TRAFFIC and not key.instance and samples
+        if key.signal is Signal.TRAFFIC and not key.instance and samples and isfinite(samples[-1].value)
     }
-
-
-def _quiet(traffic: Mapping[ServiceName, float], service: ServiceName, settings: DetectionSettings) -> bool:
-    return service in traffic and traffic[service] < settings.min_traffic_per_s

@@ -9,7 +9,6 @@ from enum import StrEnum
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import SourceFailure
 
-
 SHORT_REVISION = 12
 """Characters of a revision that people are shown: enough to name a commit in any repository."""
 

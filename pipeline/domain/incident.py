@@ -94,6 +94,9 @@ FAMILY_OF: dict[AnomalyKind, str] = {
     AnomalyKind.ERROR_SURGE: "requests",
     AnomalyKind.DISK_EXHAUSTION: "disk",
     AnomalyKind.CERTIFICATE_EXPIRY: "certificate",
+    AnomalyKind.TRAFFIC: "requests",
+    AnomalyKind.DEPLOYMENT_REGRESSION: "requests",
+    AnomalyKind.MULTI_DIMENSIONAL: "requests",
 }
 """Kinds of one family on one service are one cause; the fingerprint of an open incident is unique per family."""
 

@@ -23,8 +23,10 @@ _WEIGHTS = {"citations": 0.25, "anomalies": 0.25, "facts": 0.2, "instances": 0.1
 
 KINDS_OF: dict[Category, frozenset[AnomalyKind]] = {
     Category.MEMORY: frozenset({AnomalyKind.MEMORY_PRESSURE}),
-    Category.SATURATION: frozenset({AnomalyKind.LATENCY, AnomalyKind.ERROR_SURGE}),
-    Category.BAD_CHANGE: frozenset({AnomalyKind.ERROR_SURGE, AnomalyKind.LATENCY}),
+    Category.SATURATION: frozenset(
+        {AnomalyKind.LATENCY, AnomalyKind.ERROR_SURGE, AnomalyKind.TRAFFIC, AnomalyKind.MULTI_DIMENSIONAL}
+    ),
+    Category.BAD_CHANGE: frozenset({AnomalyKind.ERROR_SURGE, AnomalyKind.LATENCY, AnomalyKind.DEPLOYMENT_REGRESSION}),
     Category.DISK: frozenset({AnomalyKind.DISK_EXHAUSTION}),
     Category.CERTIFICATE: frozenset({AnomalyKind.CERTIFICATE_EXPIRY}),
     Category.UNKNOWN: frozenset(AnomalyKind),

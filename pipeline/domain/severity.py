@@ -31,6 +31,9 @@ _IRREVERSIBLE = {
     AnomalyKind.MEMORY_PRESSURE: 0.3,
     AnomalyKind.ERROR_SURGE: 0.2,
     AnomalyKind.LATENCY: 0.1,
+    AnomalyKind.TRAFFIC: 0.1,
+    AnomalyKind.DEPLOYMENT_REGRESSION: 0.2,
+    AnomalyKind.MULTI_DIMENSIONAL: 0.1,
 }
 
 

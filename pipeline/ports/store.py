@@ -17,8 +17,8 @@ from pipeline.domain.execution import Execution, Intent
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import ExecutionId, IncidentId, OutboxId, PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case, Incident
-from pipeline.domain.logs import LogPattern
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
+from pipeline.domain.logs import LogPattern
 from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice
 from pipeline.domain.phase import Phase, TrackRecord
 from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, TargetRef

@@ -16,6 +16,7 @@ from pipeline.domain.logs import LogPattern, LogReading
 from pipeline.domain.plausible import implausible
 from pipeline.domain.telemetry import Reading, Sample, SeriesKey, SourceFailure
 from pipeline.ports.activity import ActivitySource
+from pipeline.ports.catalogue import CatalogueSource
 from pipeline.ports.changes import ChangesSource
 from pipeline.ports.logs import LogsSource
 from pipeline.ports.metrics import MetricsSource
@@ -71,10 +72,12 @@ class Observer:
         store: Store,
         logs: LogDetector,
         baselines: Callable[[], Awaitable[BaselineBank]],
+        catalogue: CatalogueSource,
         *,
         max_series: int,
     ) -> None:
         self._baselines = baselines
+        self._catalogue = catalogue
         self._max_series = max_series
         self._known: set[SeriesKey] = set()
         self._sources = sources
@@ -98,9 +101,14 @@ class Observer:
             self._lines(now),
         )
         patterns = await asyncio.to_thread(self._patterns, lines, now)
+        catalogue = self._catalogue.current()
+        for reading in readings:
+            catalogue.discover(reading.namespaces)
+        wrong = [SourceFailure("catalogue", self._catalogue.problem)] if self._catalogue.problem else []
         bank = await self._baselines()
         async with self._store.begin() as uow:
             told_by = [(source.name, reading) for source, reading in zip(self._sources.metrics, readings, strict=True)]
+            await uow.telemetry.save_health("catalogue", wrong, now, {})
             count = 0
             for name, reading in [*told_by, *edges]:
                 if samples := self._admitted(name, reading.samples, bank):

@@ -20,7 +20,7 @@ from tests.bench.capacity_worlds import DAY, HOUR, World, make
 LEAD_S = 24 * HOUR
 MERGE_S = 1800.0
 FOR_S = 1800.0
-SEEDS = range(100_000, 100_420)
+SEEDS = range(100_000, 100_280)
 """Not the seeds the detector was tuned on (those lie below 10,000)."""
 FloatArray = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -63,8 +63,9 @@ class Count:
         early = sum(lead >= 600 for lead in self.leads_s) / max(self.breaches, 1)
         lead_h = float(np.median(self.leads_s)) / HOUR if self.leads_s else float("nan")
         return (
-            f"F1 {f1:.3f} (strictly before: {strict:.3f}) precision {precision:.3f} recall {recall:.3f} ({self.breaches} breaches; {before:.3f} before "
-            f"them, {early:.3f} 10 min or more; median lead {lead_h:.1f} h), {self.false / self.weeks:.3f} false pages/series/week"
+            f"F1 {f1:.3f} (only pages before the breach: {strict:.3f}), precision {precision:.3f}, recall {recall:.3f} "
+            f"of {self.breaches} ({before:.3f} before it, {early:.3f} 10 min or more), median lead {lead_h:.1f} h, "
+            f"{self.false / self.weeks:.3f} false pages/series/week"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from math import sqrt
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from pipeline.domain.detection.fleet import FleetDetector, SeriesDetector
 SERIES = 100_000
 STEPS = 150
 """Two and a half hours of minutes: ten times a bin of the profile is left."""
-BASELINE_SERIES = 2_000
+BASELINE_SERIES = 1_000
 BASELINE_STEPS = 70
 STREAMED = 200_000
 ROWS = 1_000_000
@@ -26,27 +27,19 @@ START = 1_750_032_000.0
 
 
 class RollingZScore:
-    """The baseline: mean and deviation of the last 60 points by running sums."""
+    """The baseline: distance from the mean of the last 60 points in their standard deviations."""
 
     def __init__(self, window: int = 60) -> None:
         self.values: deque[float] = deque(maxlen=window)
-        self.total = 0.0
-        self.squares = 0.0
 
     def update(self, value: float) -> bool:
-        count = len(self.values)
         found = False
+        count = len(self.values)
         if count > 10:
-            mean = self.total / count
-            deviation = max(self.squares / count - mean * mean, 0.0) ** 0.5
+            mean = sum(self.values) / count
+            deviation = sqrt(sum((past - mean) ** 2 for past in self.values) / count)
             found = deviation > 0.0 and abs(value - mean) > 3.0 * deviation
-        if count == self.values.maxlen:
-            oldest = self.values[0]
-            self.total -= oldest
-            self.squares -= oldest * oldest
         self.values.append(value)
-        self.total += value
-        self.squares += value * value
         return found
 
 

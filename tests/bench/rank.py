@@ -9,8 +9,8 @@ with and without the graph. Traps: traffic rises in the window, metrics missing,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ PERCENTILES = (50, 90, 95, 99)
 CASES = 52
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     baseline: dict[str, Table]
     window: dict[str, Table]
     edges: list[tuple[str, str]]

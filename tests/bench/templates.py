@@ -103,13 +103,25 @@ def written(count: int, seed: int) -> list[tuple[int, str]]:
 
 
 class PlainDrain:
-    """The published algorithm in its plainest form: length, first word, similarity 0.4; no masks."""
+    """The published algorithm in its plainest form: usual masks, then length, first word, similarity 0.4."""
+
+    MASKS = tuple(
+        re.compile(pattern)
+        for pattern in (
+            r"\d+\.\d+\.\d+\.\d+(:\d+)?",
+            r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b",
+            r"\b[0-9a-f]{16,}\b",
+            r"\b\d+\b",
+        )
+    )
 
     def __init__(self) -> None:
         self._leaves: dict[tuple[int, str], list[tuple[int, list[str]]]] = {}
         self._count = 0
 
     def add(self, line: str) -> int:
+        for mask in self.MASKS:
+            line = mask.sub("<*>", line)
         tokens = line.split()
         first = tokens[0] if tokens and not any(map(str.isdigit, tokens[0])) else "<*>"
         leaf = self._leaves.setdefault((len(tokens), first), [])

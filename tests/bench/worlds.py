@@ -120,7 +120,9 @@ def add(total: Score, one: Score) -> None:
     total.notes += one.notes
 
 
-def run(seeds: tuple[int, ...] = HELD_OUT, *, notes: bool = False, history_days: int = 14, scored_days: int = 7) -> None:
+def run(
+    seeds: tuple[int, ...] = HELD_OUT, *, notes: bool = False, history_days: int = 14, scored_days: int = 7
+) -> None:
     """Prints a line a world and one for all of them."""
     total = Score()
     for seed in seeds:

@@ -1,13 +1,10 @@
 """Instances whose metrics a test dictates, served over HTTP, and a real Prometheus that scrapes them."""
 
 import json
-import re
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -143,43 +140,3 @@ class World:
         fresh = self.file.with_suffix(".new")
         fresh.write_text(json.dumps(groups))
         fresh.replace(self.file)
-
-
-@contextmanager
-def prometheus_server(directory: Path, sd_file: Path) -> Iterator[str]:
-    """The URL of a real Prometheus that scrapes the file's targets every second."""
-    program = shutil.which("prometheus")
-    assert program, "prometheus is needed: apt-get install prometheus"
-    config = directory / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
-        "scrape_configs:\n"
-        "  - job_name: world\n"
-        f"    file_sd_configs: [{{files: ['{sd_file}'], refresh_interval: 1s}}]\n"
-    )
-    log = directory / "prometheus.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [
-                program,
-                f"--config.file={config}",
-                f"--storage.tsdb.path={directory / 'data'}",
-                "--web.listen-address=127.0.0.1:0",
-                "--scrape.discovery-reload-interval=1s",  # else a new target is first scraped after 5 s
-            ],
-            stderr=output,
-        )
-    try:
-        yield f"http://{_announced(server, log)}"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _announced(server: subprocess.Popen[bytes], log: Path) -> str:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not (found := re.search(r'msg="Listening on" address=(\S+)', log.read_text())):
-        assert server.poll() is None, log.read_text()
-        assert time.monotonic() < deadline_s, log.read_text()
-        time.sleep(0.05)
-    return found[1]

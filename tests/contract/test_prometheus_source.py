@@ -72,9 +72,8 @@ async def test_each_query_carries_token_tenant_and_matchers() -> None:
         asked.append((request.headers.get("Authorization"), request.headers.get("X-Scope-OrgID"), query))
         return vector()
 
-    reading = await read(
-        answer, bearer_token="t0k3n", tenant="shop", extra_matchers='environment="prod"', service_label="app"
-    )
+    access = Access(headers={"Authorization": "Bearer t0k3n"})
+    reading = await read(answer, access=access, tenant="shop", extra_matchers='environment="prod"', service_label="app")
     assert reading == Reading()
     assert len(asked) == QUERIES
     assert {(authorization, tenant) for authorization, tenant, _ in asked} == {("Bearer t0k3n", "shop")}
@@ -188,7 +187,6 @@ async def test_what_is_no_number_or_names_no_service_is_left_out() -> None:
     "arguments",
     [
         {"url": "prometheus:9090"},
-        {"bearer_token": "t", "access": Access(basic=("u", "p"))},
         {"service_label": "a-b"},
         {"instance_label": ""},
         {"window": "1 minute"},
@@ -385,4 +383,15 @@ async def test_a_server_whose_clock_runs_ahead_is_counted() -> None:
 
     reading = await read(answer)
     assert (reading.samples, reading.failures) == ((), ())
-    assert reading.rejected == {"from the future": 2}
+    assert reading.rejected == {"from the future": 1}
+
+
+async def test_a_figure_that_was_not_asked_for_is_nobodys() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        of = {"service": "web", "instance": "web-1", "sre_rank": rank(Convention.RED, Signal.MEMORY_RATIO)}
+        return vector((of, time.time(), "0.5"))
+
+    reading = await read(answer, conventions=("node",))
+    assert reading.samples == ()
+    # A node's memory, disk and CPU were.
+    assert reading.rejected == {"names no service": 3}

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pipeline.domain.detection.logs import LogDetector
 
+from bot.catalogue import CatalogueFile
 from executors.targets.registry import Registry
 from pipeline.adapters.llm.rules import RulesDiagnostician
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.anomaly import DetectionSettings
 from pipeline.domain.catalogue import Catalogue, Service
 from pipeline.domain.changes import ChangeEvent, ChangeKind
+from pipeline.domain.detection.logs import LogDetector
 from pipeline.domain.diagnosis import Category, Hypothesis, Passage
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import ServiceName
@@ -106,7 +107,12 @@ class Loop:
         self.detector = Detector(store, DETECTION)
         self.witnesses = Witnesses((), ())
         self.observer = Observer(
-            Sources(metrics=(self.source,)), store, LogDetector(), self.detector.bank, max_series=1000
+            Sources(metrics=(self.source,)),
+            store,
+            LogDetector(),
+            self.detector.bank,
+            CatalogueFile(None),
+            max_series=1000,
         )
         self.correlator = Correlator(store, self.catalogue, DETECTION)
         self.memory: list[SeriesKey] = []
@@ -208,7 +214,7 @@ async def test_a_source_that_is_gone_is_shown_and_stops_nothing(loop: Loop) -> N
     loop.source.failures = (SourceFailure("scrape checkout-2", "connection refused"),)
     await loop.ticks(1, healthy(loop))
     async with loop.store.begin() as uow:
-        (health,) = await uow.telemetry.health()
+        _, health = await uow.telemetry.health()
     assert health.failures == ("scrape checkout-2: connection refused",)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from bot.catalogue import CatalogueFile
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.changes import ChangeEvent, ChangeKind, ChangeReading
@@ -64,7 +65,7 @@ def observer_of(
     async def baselines() -> BaselineBank:
         return bank if bank is not None else BaselineBank()
 
-    return Observer(sources, store, LogDetector(), baselines, max_series=limit)
+    return Observer(sources, store, LogDetector(), baselines, CatalogueFile(None), max_series=limit)
 
 
 def lines(message: str, count: int, until: datetime) -> Sequence[LogLine]:
@@ -79,7 +80,7 @@ async def test_values_that_were_turned_away_are_counted_from_the_start(store: Po
     assert await observer.run(NOW) == 1
     await observer.run(NOW + timedelta(seconds=15))
     async with store.begin() as uow:
-        (health,) = await uow.telemetry.health()
+        _, health = await uow.telemetry.health()
     assert dict(health.rejected) == {"not finite": 2, "too old": 1}
 
 
@@ -97,7 +98,7 @@ async def test_a_percentage_a_unit_that_changed_and_a_negative_rate_neither_alar
     assert await observer.run(NOW) == 0
     assert await observer.run(slow.at) == 1, "a queue may make it 150 times as slow"
     async with store.begin() as uow:
-        (health,) = await uow.telemetry.health()
+        _, health = await uow.telemetry.health()
     assert dict(health.rejected) == {
         "negative": 1,
         "no ratio (a percentage?)": 1,
@@ -115,7 +116,7 @@ async def test_ten_times_the_series_overnight_are_counted_and_kept_out(store: Po
     assert await observer.run(NOW) == 10
     assert await observer.run(later) == 20
     async with store.begin() as uow:
-        (health,) = await uow.telemetry.health()
+        _, health = await uow.telemetry.health()
     assert dict(health.rejected) == {"series beyond SRE_MAX_SERIES": 80}
 
 
@@ -144,7 +145,7 @@ async def test_each_line_is_read_once_and_a_flood_is_told(store: PostgresStore) 
     observer = observer_of(Sources(logs=(source,)), store)
     await observer.run(NOW)
     async with store.begin() as uow:
-        (health,) = await uow.telemetry.health()
+        _, health = await uow.telemetry.health()
     assert health.failures == (
         f"flood: more than {LOG_LINES} lines since the last reading; only the newest were looked at",
     )
@@ -175,4 +176,4 @@ async def test_a_source_that_is_down_costs_its_own_part_alone(store: PostgresSto
     assert await observer.run(NOW) == 1
     async with store.begin() as uow:
         told = {one.source: one.failures for one in await uow.telemetry.health()}
-    assert told == {"prometheus": ("prometheus: Connection refused",), "scripted": ()}
+    assert told == {"catalogue": (), "prometheus": ("prometheus: Connection refused",), "scripted": ()}

@@ -232,12 +232,26 @@ def test_what_is_in_breach_must_not_teach_the_baseline() -> None:
     bank = bank_of(1.0)
     assert look(up_to_now(LATENCY, [1.0, 1.0, 9.0]), bank=bank).within == frozenset()
     assert look(up_to_now(LATENCY, [9.0, 9.0, 1.0]), bank=bank).within == {LATENCY}
-    assert look(up_to_now(TRAFFIC, [1e9]), bank=bank_of(1.0, TRAFFIC)).within == {TRAFFIC}
+    beyond = look(up_to_now(TRAFFIC, [1e9]), bank=bank_of(1.0, TRAFFIC))
+    assert (beyond.within, beyond.beyond) == (frozenset(), {TRAFFIC})
 
 
-def test_traffic_alone_is_no_anomaly() -> None:
-    result = look(up_to_now(TRAFFIC, [500.0] * 40), bank=bank_of(1.0, TRAFFIC))
-    assert (result.anomalies, result.cleared) == ((), ())
+@pytest.mark.parametrize(("per_s", "above"), [(20.0, True), (4.0, False), (0.0, False)])
+def test_traffic_far_from_usual_is_an_anomaly_once_it_lasts(per_s: float, above: bool) -> None:
+    bank = bank_of(10.0, TRAFFIC)
+    (found,) = look(up_to_now(TRAFFIC, [per_s] * 17), bank=bank).anomalies
+    assert (found.kind, found.key, found.bound.breach_above) == (AnomalyKind.TRAFFIC, TRAFFIC, above)
+    assert look(up_to_now(TRAFFIC, [per_s] * 11), bank=bank).anomalies == (), "not yet"
+
+
+@pytest.mark.parametrize("per_s", [10.0, 14.0, 7.0])
+def test_traffic_near_the_usual_is_none(per_s: float) -> None:
+    result = look(up_to_now(TRAFFIC, [per_s] * 17), bank=bank_of(10.0, TRAFFIC))
+    assert (result.anomalies, result.cleared) == ((), (TRAFFIC,))
+
+
+def test_a_trickle_of_traffic_says_nothing() -> None:
+    assert look(up_to_now(TRAFFIC, [0.0] * 17), bank=bank_of(0.4, TRAFFIC)).anomalies == ()
 
 
 def test_empty_windows() -> None:
@@ -248,7 +262,7 @@ def test_empty_windows() -> None:
 @pytest.mark.parametrize("key", [LATENCY, ERRORS, TRAFFIC])
 def test_no_bound_without_a_baseline(key: SeriesKey) -> None:
     assert bound_for(key, Expectation(1.0, 0.1, 19), SETTINGS) is None
-    assert (bound_for(key, Expectation(1.0, 0.1, 20), SETTINGS) is None) == (key is TRAFFIC)
+    assert bound_for(key, Expectation(1.0, 0.1, 20), SETTINGS) is not None
 
 
 def test_a_bound_is_breached_beyond_the_line_only() -> None:
@@ -284,7 +298,7 @@ def test_the_distance_is_said_as_far_as_it_means_something(sigma: float, said: s
 def test_nan_clears_nothing_and_teaches_nothing(key: SeriesKey) -> None:
     blind = look(up_to_now(key, [float("nan")] * 13), bank=BANKS_OF_04[LATENCY])
     assert (blind.anomalies, blind.cleared) == ((), ())
-    assert key not in blind.within or key is TRAFFIC
+    assert key not in blind.within
     assert key in blind.fresh, "it reports, and is not gone"
 
 

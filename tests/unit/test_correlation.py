@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.anomaly import KIND_OF, SYMPTOM_KINDS, Anomaly, AnomalyKind
-from pipeline.domain.correlation import Fold, correlate, explained_by
+from pipeline.domain.correlation import FOLDING_KINDS, Fold, correlate, explained_by
 from pipeline.domain.ids import IncidentId, ServiceName
 from pipeline.domain.incident import FAMILY_OF, Case, Incident, StoredAnomaly, fingerprint
 from pipeline.domain.lifecycle import IncidentState, PlanState
-from pipeline.domain.telemetry import CallEdge, SeriesKey
+from pipeline.domain.telemetry import CallEdge, SeriesKey, Signal
 from pipeline.domain.topology import DependencyGraph
 from tests.builders import (
     CHECKOUT,
@@ -31,7 +31,11 @@ PAYMENTS = ServiceName("payments")
 LEDGER = ServiceName("ledger")
 MAILER = ServiceName("mailer")
 CHAIN = [(WEB, CHECKOUT), (CHECKOUT, PAYMENTS), (PAYMENTS, LEDGER)]
-SIGNAL_OF = {kind: signal for signal, kind in KIND_OF.items()}
+SIGNAL_OF = {
+    **{kind: signal for signal, kind in KIND_OF.items()},
+    AnomalyKind.DEPLOYMENT_REGRESSION: Signal.ERROR_RATIO,
+    AnomalyKind.MULTI_DIMENSIONAL: Signal.CPU_RATIO,
+}
 LATENCY = AnomalyKind.LATENCY
 ERRORS = AnomalyKind.ERROR_SURGE
 MEMORY = AnomalyKind.MEMORY_PRESSURE
@@ -182,8 +186,9 @@ def test_every_anomaly_has_one_home_whatever_the_order(
     for fold in folds:
         assert fold.service in troubled, "no incident at a service that shows nothing"
         for one in fold.anomalies:
-            assert fold.service == one.key.service or fold.service in graph.callees(one.key.service)
-            assert one.kind in SYMPTOM_KINDS or fold.family == FAMILY_OF[one.kind]
+            near = graph.callees(one.key.service) | graph.callers(one.key.service)
+            assert fold.service == one.key.service or (one.kind in FOLDING_KINDS and fold.service in near)
+            assert one.kind in FOLDING_KINDS or fold.family == FAMILY_OF[one.kind]
 
 
 def test_every_kind_has_a_family_and_a_fingerprint_tells_them_apart() -> None:

@@ -33,8 +33,8 @@ from pipeline.adapters.telemetry.http import MAX_BODY_BYTES, one_line
 from pipeline.adapters.telemetry.upstream import Lenient, retry_after_s
 from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
 
-Service = Literal["cloudwatch", "logs", "xray"]
-_SERVICES: tuple[Service, ...] = ("cloudwatch", "logs", "xray")
+Service = Literal["cloudwatch", "logs", "rds", "xray"]
+_SERVICES: tuple[Service, ...] = ("cloudwatch", "logs", "rds", "xray")
 _ATTEMPTS = 2
 _THROTTLED = frozenset(
     {

@@ -12,6 +12,7 @@ from typing import Literal
 from pipeline.adapters.telemetry.aws_client import AwsClient
 from pipeline.adapters.telemetry.cloudwatch_series import (
     CERTIFICATE_PERIOD_S,
+    DATABASES,
     NAMESPACES,
     CloudWatchExpression,
     Listed,
@@ -19,6 +20,7 @@ from pipeline.adapters.telemetry.cloudwatch_series import (
     Query,
     Series,
     Stat,
+    disks_of,
     series_of,
 )
 from pipeline.adapters.telemetry.exposition import STALE_AFTER_S
@@ -50,6 +52,20 @@ class _Metric(Lenient):
 class _Metrics(Lenient):
     Metrics: tuple[_Metric, ...]
     NextToken: str | None = None
+
+
+class _Database(Lenient):
+    DBInstanceIdentifier: str
+    AllocatedStorage: float = 0.0
+
+    @property
+    def size_bytes(self) -> float:
+        return self.AllocatedStorage * 2**30
+
+
+class _Databases(Lenient):
+    DBInstances: tuple[_Database, ...]
+    Marker: str | None = None
 
 
 class _Message(Lenient):
@@ -120,6 +136,7 @@ class CloudWatchSource:
         self._known = {namespace: _Known() for namespace in namespaces}
         self._names = names or {}
         self._only = only or {}
+        self._allocated_bytes: Mapping[str, float] = {}
         self._own = tuple(expression.series() for expression in expressions)
         self._poll = timedelta(seconds=poll_s)
         self._delay = timedelta(seconds=delay_s)
@@ -158,8 +175,9 @@ class CloudWatchSource:
     async def _ask_all(self, now: datetime, failures: list[SourceFailure]) -> list[Sample]:
         """Oldest first. What was listed before the time ran out is kept for the next poll."""
         await self._list(now, failures)
-        listed = (metric for known in self._known.values() for metric in known.metrics)
-        series = (*series_of(listed, self._names, self._only), *self._own)
+        listed = [metric for known in self._known.values() for metric in known.metrics]
+        disks = disks_of(listed, self._allocated_bytes, self._names)
+        series = (*series_of(listed, self._names, self._only), *disks, *self._own)
         groups = ([one for one in series if one.period_s == period] for period in {one.period_s for one in series})
         parts = [part for group in groups for part in _parts(group)]
         answers = await asyncio.gather(*(self._ask(part, now, failures) for part in parts))
@@ -172,6 +190,8 @@ class CloudWatchSource:
                 continue
             try:
                 known.metrics = await self._metrics(namespace)
+                if namespace == DATABASES and known.metrics:
+                    self._allocated_bytes = await self._databases()
             except TemporaryError as error:
                 failures.append(failure_of(self.name, error))
                 return  # the others would fare no better, and their turn comes at the next poll
@@ -196,6 +216,18 @@ class CloudWatchSource:
                 break
             request["NextToken"] = page.NextToken
         return tuple(found)
+
+    async def _databases(self) -> Mapping[str, float]:
+        """The size of each instance's storage, which no metric tells."""
+        request: dict[str, object] = {}
+        found: dict[str, float] = {}
+        for _ in range(MAX_PAGES):
+            page = await self._client.call("rds", "describe_db_instances", request, _Databases)
+            found |= {one.DBInstanceIdentifier: one.size_bytes for one in page.DBInstances}
+            if not page.Marker:
+                break
+            request["Marker"] = page.Marker
+        return found
 
     async def _ask(self, part: Sequence[Series], now: datetime, failures: list[SourceFailure]) -> list[Sample]:
         ids, queries = _queries(part)

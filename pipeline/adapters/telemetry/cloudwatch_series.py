@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import SeriesKey, Signal
@@ -194,6 +195,7 @@ _RULES: tuple[_Rule, ...] = (
           period_s=CERTIFICATE_PERIOD_S),
 )  # fmt: skip
 
+DATABASES = "AWS/RDS"
 NAMESPACES = tuple(dict.fromkeys(rule.namespace for rule in _RULES))
 _NAMES_NOTHING = frozenset({"InstanceId", "CertificateArn"})
 """Ids that are nobody's name: without an entry in the settings they belong to no service."""
@@ -218,6 +220,26 @@ def series_of(metrics: Iterable[Listed], names: Mapping[str, str], only: Mapping
     return tuple(
         series for key, (_, series) in sorted(found.items()) if key.instance or (key.service, key.signal) not in told
     )
+
+
+def disks_of(
+    metrics: Iterable[Listed], allocated_bytes: Mapping[str, float], names: Mapping[str, str]
+) -> tuple[Series, ...]:
+    """RDS tells the free space alone; ``allocated_bytes`` is each instance's size. Aurora's volumes have no limit to
+    reach, and no such metric."""
+    found: list[Series] = []
+    for listed in metrics:
+        dimensions = dict(listed.dimensions)
+        name = dimensions.get("DBInstanceIdentifier", "")
+        size_bytes = allocated_bytes.get(name, 0.0)
+        if listed.metric == "FreeStorageSpace" and len(dimensions) == 1 and size_bytes > 0:
+            key = SeriesKey(ServiceName(names.get(name, name)), Signal.DISK_RATIO, name)
+            found.append(Series(key, _stats("Minimum")(listed), partial(_used, size_bytes)))
+    return tuple(found)
+
+
+def _used(size_bytes: float, values: Sequence[float | None]) -> float | None:
+    return None if values[0] is None else 1 - values[0] / size_bytes
 
 
 def _matches(listed: Listed, dimensions: Mapping[str, str], names: Mapping[str, str]) -> Iterator[tuple[int, Series]]:

@@ -150,10 +150,10 @@ def _queries(host_service: str, pod_service: str) -> dict[str, str]:
 def _figures(name: str, row: Row) -> Iterator[tuple[SeriesKey, float]]:
     """What a row says, in the units of the signals. A row that names no service says nothing."""
     facet = row.get("facet")
-    parts = [str(part) for part in (facet if isinstance(facet, list) else [facet]) if part is not None]
+    parts = [str(part or "") for part in (facet if isinstance(facet, list) else [facet])]
     if not parts or not parts[0]:
         return
-    service, instance = ServiceName(parts[0]), ":".join(parts[1:])
+    service, instance = ServiceName(parts[0]), ":".join(part for part in parts[1:] if part)
     requests, errors = number(row.get("requests")), number(row.get("errors"))
     if requests is not None:
         # A service that is known and had no requests had a traffic of none.

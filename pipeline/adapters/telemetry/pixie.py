@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pipeline.adapters.telemetry.exposition import STALE_AFTER_S
 from pipeline.adapters.telemetry.guard import failure_of
 from pipeline.adapters.telemetry.newest import NewestOnly
-from pipeline.adapters.telemetry.pixie_client import Pixie, figure, nanoseconds, service_name
+from pipeline.adapters.telemetry.pixie_client import Pixie, figure, nanoseconds, service_name, service_names
 from pipeline.adapters.telemetry.pixie_wire import Value
 from pipeline.domain.activity import Activity, ActivityKind, ActivityReading
 from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
@@ -233,7 +233,7 @@ class PixieActivitySource:
             Activity(kind, service, instance, until, statement, value)
             for make, table in ((_processes, "processes"), (_flows, "flows"))
             for row in tables.get(table, ())
-            if service_name(row.get("service"), self._namespace) == service
+            if service in service_names(row.get("service"), self._namespace)
             for kind, instance, statement, value in make(row)
         ]
         return ActivityReading(tuple(_largest(found)))

@@ -125,19 +125,21 @@ def nanoseconds(at: datetime) -> int:
     return int(at.timestamp() * 1_000_000) * 1000
 
 
-def service_name(value: Value | None, namespace: str) -> str:
-    """``shop`` from ``prod/shop``, and from ``["prod/shop","prod/shop-canary"]``, where several select one pod.
+def service_names(value: Value | None, namespace: str) -> Sequence[str]:
+    """``shop`` from ``prod/shop``, and both from ``["prod/shop","prod/shop-canary"]``, where two select one pod.
 
-    Empty for none, and for one of another namespace than ``namespace`` (empty: any).
+    Without those of another namespace than ``namespace`` (empty: any); the order is the alphabet's.
     """
     if not isinstance(value, str):
-        return ""
+        return ()
     names: list[str] = re.findall(r'"([^"]+)"', value) if value.startswith("[") else [value]
-    for name in sorted(names):
-        space, slash, own = name.rpartition("/")
-        if own and (not namespace or not slash or space == namespace):
-            return own
-    return ""
+    parts = (name.rpartition("/") for name in sorted(names))
+    return [own for space, slash, own in parts if own and (not namespace or not slash or space == namespace)]
+
+
+def service_name(value: Value | None, namespace: str) -> str:
+    """The first of them, or nothing."""
+    return next(iter(service_names(value, namespace)), "")
 
 
 def figure(value: Value | None) -> float | None:

@@ -44,7 +44,7 @@ class PrometheusSource:
     the scrape interval), and ``extra_matchers`` narrow every selector (``environment="prod"``). ``conventions`` are
     asked for, the first ones preferred where several measure one service; names of ``Convention``, all when empty.
     Of ``namespaces`` alone, when there are any; series that name none always count.
-    ``access``: users, tokens and TLS files; ``bearer_token`` and ``tenant`` (X-Scope-OrgID) are sent beside it.
+    ``access``: users, tokens and TLS files; ``tenant`` is sent beside it, as X-Scope-OrgID.
     ``timeout_s`` bounds each query, ``concurrency`` how many are under way. Raises ConfigurationError.
     """
 
@@ -58,7 +58,6 @@ class PrometheusSource:
         extra_matchers: str = "",
         conventions: Sequence[str] = (),
         namespaces: Sequence[str] = (),
-        bearer_token: str | None = None,
         tenant: str | None = None,
         access: Access | None = None,
         timeout_s: float = 10.0,
@@ -78,7 +77,6 @@ class PrometheusSource:
         self._conventions = _conventions(conventions)
         self._promql = PromQL(services, instance_label, window, extra_matchers, self._conventions, tuple(namespaces))
         access = (access or Access()).with_header("X-Scope-OrgID", tenant or "")
-        access = access.with_header("Authorization", f"Bearer {bearer_token}" if bearer_token else "")
         self._api = PrometheusApi(url, access, timeout_s=timeout_s, concurrency=concurrency)
         self._names = Names(self._promql)
         self._newest = NewestOnly()

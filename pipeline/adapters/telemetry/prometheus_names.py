@@ -63,6 +63,8 @@ class Names:
         rank = row.get(RANK, "")
         if not rank.isdecimal() or int(rank) >= len(GAUGES):
             return None
+        if GAUGES[int(rank)].convention not in self._promql.conventions:
+            return None
         service, instance = self._subject(GAUGES[int(rank)].subject, row)
         return (int(rank), SeriesKey(ServiceName(service), signal, instance)) if service and instance else None
 

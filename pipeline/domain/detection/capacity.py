@@ -50,7 +50,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds until the limit is met, with an interval; all None when no breach is foreseen, 0 at and past the limit."""
+    """Seconds until the limit is met, with an interval: all None when no breach is foreseen, 0 from the limit on."""
 
     eta_s: float | None
     low_s: float | None
@@ -168,15 +168,19 @@ class CapacityDetector:
                 self._scales.add(at, known)
 
     def _due(self, ts: float, value: float) -> bool:
-        if self._paged or self._agreeing or self._foreseen.eta_s == 0.0:
-            every = 8
+        if self._foreseen is REACHED:
+            return True
+        if self._paged:
+            every = LOOK_EVERY // 2
         else:
             every = max(1, min(LOOK_EVERY, int(LOOK_EVERY_S / self._period_s))) if self._period_s else 1
-        wait_s = 0.0 if self._agreeing and not self._paged else every * self._period_s
-        return ts - self._looked >= wait_s or self._limit - value <= NEARER * self._distance
+        if self._agreeing and not self._paged:
+            every = 0
+        return ts - self._looked >= every * self._period_s or self._limit - value <= NEARER * self._distance
 
     def _look(self, ts: float, value: float, scales: Scales) -> None:
         self._looked = ts
+        scales.flush()
         self._distance = self._limit - float(np.nanmax(scales.high[0]))
         found = growths(scales, ts, value, sorted(self._recent)[len(self._recent) // 2], self._limit)
         self._foreseen = _said(found, self._horizon_s, self._page_within_s)
@@ -192,7 +196,7 @@ class CapacityDetector:
         self._peak = max(self._peak, value)
         if self._foreseen.page:
             self._needed = ts
-        elif ts - self._needed > CLEAR_AFTER_S or self._fallen():
+        elif ts - self._needed > CLEAR_AFTER_S or (self._looked == ts and self._fallen()):
             self._paged, self._peak = False, -np.inf
 
     def _fallen(self) -> bool:

@@ -143,7 +143,9 @@ def _lines(
         # The soonest is told; of the others only those matter that may be worth a page.
         if found and eta[row] > spans[row]:
             continue
-        cap, calm = _history(scales, int(rows[row]), now + float(times[row, 0]), float(high[row, 0]), float(rise[row]), limit)
+        cap, calm = _history(
+            scales, int(rows[row]), now + float(times[row, 0]), float(high[row, 0]), float(rise[row]), limit
+        )
         if cap is not None and value < cap:
             continue
         eta_s = float(eta[row])
@@ -162,8 +164,8 @@ def _lines(
 def _shrinking(
     first: FloatArray, second: FloatArray, left: FloatArray, third_s: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """What growth in shrinking steps still adds, inf if it does not shrink; and the seconds it needs for ``left``, NaN if
-    it does not shrink. ``first`` and ``second`` are its steps, ``third_s`` apart: a geometric series."""
+    """What growth in shrinking steps still adds (inf: it does not shrink), and the seconds it needs for ``left`` (NaN:
+    it does not shrink). ``first`` and ``second`` are its steps, ``third_s`` apart: a geometric series."""
     shrinking = (second < first) & (second > 0)
     ratio = np.where(shrinking, second / np.where(first > 0, first, 1.0), 0.5)
     share = np.where(shrinking, left * (1.0 - ratio) / np.where(second > 0, second * ratio, 1.0), 0.0)
@@ -176,9 +178,9 @@ def _shrinking(
 def _history(
     scales: Scales, at: int, start: float, level: float, rise: float, limit: float
 ) -> tuple[float | None, bool]:
-    """The height above which the series is higher than it has been without coming down again, before ``start``; None when
-    it never fell by a good part of ``rise``, or when such heights climb to the limit themselves. And whether it was quiet
-    for long before ``start``."""
+    """What lies before a window that begins at ``start`` with ``level``: the height that the series must pass to be
+    higher than it has been without coming down again (None when it never fell by a good part of ``rise``, or such
+    heights climb to the limit themselves), and whether it was quiet for long."""
     widths_s = scales.widths_s
     cycle = next((k for k, width_s in enumerate(widths_s) if width_s >= CYCLE_WIDTH_S), len(widths_s) - 1)
     cap: float | None = None
@@ -200,7 +202,7 @@ def _history(
 
 
 def _cap(peaks: Sequence[float], limit: float) -> float | None:
-    """What a series that came down from ``peaks`` must pass to be believed; None when the next one would meet the limit."""
+    """What a series that came down from ``peaks`` must pass; None when the next of them would meet the limit."""
     if not peaks:
         return None
     last = peaks[-PEAKS:]

@@ -18,20 +18,23 @@ SHORTEST_WIDTH_S = 10.0
 class Scales:
     """The newest buckets of one series at every scale, finest first; memory does not grow.
 
-    ``ts``, ``high``, ``low`` are (scales, KEPT), newest rightmost, NaN where there is none yet: the epoch second of each
-    bucket's highest value, that value, and the lowest. The finest scale is up to date; of the others the bucket that is
-    still open is left out.
+    ``ts``, ``high``, ``low`` are (scales, KEPT), newest rightmost, NaN where there is none yet: the epoch second of
+    each bucket's highest value, that value, and the lowest. The finest scale is up to date; of the others the bucket
+    that is still open is left out. Samples show in the arrays after `flush`.
     """
 
     def __init__(self, period_s: float) -> None:
         self.widths_s: list[float] = _widths(period_s)
         self._store = np.full((3, len(self.widths_s), KEPT), np.nan)
         self.ts, self.high, self.low = self._store
+        self._pending: list[list[tuple[float, float, float]]] = [[] for _ in self.widths_s]
         self._bucket = [-np.inf] * len(self.widths_s)
         self._open = [(np.nan, -np.inf, np.inf)] * len(self.widths_s)
 
     def add(self, ts: float, value: float) -> None:
         """Takes the next sample: ``ts`` in epoch seconds, later than all before; ``value`` finite."""
+        if len(self._pending[0]) >= KEPT:
+            self.flush()
         closed = (ts, value, value)
         for level, width_s in enumerate(self.widths_s):
             at, high, low = closed
@@ -41,26 +44,33 @@ class Scales:
                 if high > high_open:
                     ts_open, high_open = at, high
                 self._open[level] = (ts_open, high_open, min(low, low_open))
-                if level == 0:
+                if level == 0 and self._pending[0]:
+                    self._pending[0][-1] = self._open[0]
+                elif level == 0:
                     self._store[:, 0, -1] = self._open[0]
                 return
             self._bucket[level] = bucket
             self._open[level] = closed
             if level == 0:
-                self._append(0, closed)
+                self._pending[0].append(closed)
             elif ts_open == ts_open:
-                self._append(level, (ts_open, high_open, low_open))
+                self._pending[level].append((ts_open, high_open, low_open))
             closed = (ts_open, high_open, low_open)
             if ts_open != ts_open:
                 return
 
-    def _append(self, level: int, bucket: tuple[float, float, float]) -> None:
-        kept = self._store[:, level]
-        kept[:, :-1] = kept[:, 1:]
-        kept[:, -1] = bucket
+    def flush(self) -> None:
+        """Writes the buckets closed since the last time; in blocks, because a numpy call costs more than the data."""
+        for level, pending in enumerate(self._pending):
+            if pending:
+                count = min(len(pending), KEPT)
+                kept = self._store[:, level]
+                kept[:, :-count] = kept[:, count:]
+                kept[:, -count:] = np.array(pending[-count:]).T
+                pending.clear()
 
     def fill(self, ts: FloatArray, values: FloatArray) -> None:
-        """Takes a whole stored series at once (ascending times, finite values); nothing may be added after it."""
+        """Takes a whole stored series at once (ascending times, finite values). Nothing may be added after it."""
         high = low = values
         for level, width_s in enumerate(self.widths_s):
             bucket = np.floor(ts / width_s)

@@ -103,7 +103,8 @@ def run(
                 quantile, tail = hot[i, lay.SMOOTH_QUANTILE], hot[i, lay.SMOOTH_TAIL]
                 smooth_rarity = rarity_of(abs(smooth), quantile, tail, tuning[lay.TAIL_QUANTILE])
                 rarity = max(rarity, smooth_rarity + tuning[lay.SMOOTH_BONUS])
-            score = rarity / (rarity + tuning[lay.THRESHOLD])
+            often = max(0.0, hot[i, lay.HABIT] - tuning[lay.HABIT_FREE])
+            score = rarity / (rarity + tuning[lay.THRESHOLD] * (1.0 + tuning[lay.HABIT_WEIGHT] * often))
             gate = gates[kinds[i]]
             over = 0.0
             if score >= 0.5 and passes(a, i, value, z, day_index, week_index, tuning, gate):
@@ -124,6 +125,7 @@ def run(
             hot[i, lay.COUNT] = count + 1.0
             hot[i, lay.SINCE_GAP] += 1.0
             hot[i, lay.SMOOTH] = smooth
+            hot[i, lay.HABIT] *= tuning[lay.HABIT_FADE]
             # One exceedance an incident: after a rare value the tail learns nothing for a while.
             if hot[i, lay.CALM] > 0.0:
                 hot[i, lay.CALM] -= 1.0
@@ -136,6 +138,7 @@ def run(
                 )
                 if rarity > tuning[lay.THRESHOLD]:
                     hot[i, lay.CALM] = tuning[lay.CALM_POINTS]
+                    hot[i, lay.HABIT] += 1.0
 
             # A run of surprises without end is a new level, not an incident: the clip opens, and it is learned.
             if distance > tuning[lay.CLIP_SIGMAS]:

@@ -7,7 +7,7 @@ here is for one series.
 from __future__ import annotations
 
 from enum import StrEnum
-from math import log10
+from math import exp, log10
 
 import numpy as np
 
@@ -105,6 +105,9 @@ def tuned(period_s: float) -> Float64s:
     table[lay.SMOOTH_MEMORY] = 4.0
     table[lay.SMOOTH_CLIP] = 25.0
     table[lay.SMOOTH_BONUS] = 0.3
+    table[lay.HABIT_FREE] = 4.0
+    table[lay.HABIT_WEIGHT] = 0.3
+    table[lay.HABIT_FADE] = exp(-period_s / lay.DAY_S)
     table[lay.JUMP_RATE_DAY] = 0.3
     table[lay.JUMP_RATE_WEEK] = 0.3
     table[lay.JUMP_FACTOR] = 1.2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import erfc, isfinite, log10, sqrt
 from typing import Literal
 
@@ -107,6 +107,7 @@ class LogDetector:
         self._miner = miner or TemplateMiner()
         self._patterns: OrderedDict[tuple[str, int], _Pattern] = OrderedDict()
         self._first_ts: dict[str, float] = {}
+        self._merges = 0
 
     def update(self, ts: float, service: str, line: str) -> tuple[float, bool]:
         """Takes in one message; gives its score 0..1 and whether it is the one to report.
@@ -118,6 +119,8 @@ class LogDetector:
             return 0.0, False
         settings = self._settings
         match = self._miner.add(line)
+        if self._miner.merges != self._merges:
+            self._follow_merges()
         key = (service, self._miner.current(match.id))
         bucket = int(ts // settings.bucket_s)
         first_ts = self._first_ts.setdefault(service, ts)
@@ -157,6 +160,16 @@ class LogDetector:
         ]
         return tuple(sorted(found, key=lambda item: (-item.score, item.service, item.template_id)))
 
+    def _follow_merges(self) -> None:
+        """Patterns whose templates became one go on as one, so that the merged template is not taken for new."""
+        self._merges = self._miner.merges
+        kept: OrderedDict[tuple[str, int], _Pattern] = OrderedDict()
+        for (service, template_id), pattern in self._patterns.items():
+            key = (service, self._miner.current(template_id))
+            other = kept.pop(key, None)
+            kept[key] = pattern if other is None else _joined(other, pattern)
+        self._patterns = kept
+
     def _judge(self, pattern: _Pattern, ts: float, first_ts: float, line: str) -> tuple[float, bool]:
         settings = self._settings
         kind: Kind | None = None
@@ -195,6 +208,27 @@ def severity_of(template: str) -> int:
     """0 for a pattern that speaks of nothing wrong, 1 of an error, 2 of the end of a process or of data."""
     text = _NO_ERROR.sub("", template)
     return 2 if _FATAL.search(text) else 1 if _ERROR.search(text) else 0
+
+
+def _joined(left: _Pattern, right: _Pattern) -> _Pattern:
+    """Two patterns as one: their counts and rates add up, and what either was reported for stays reported."""
+    bucket = max(left.bucket, right.bucket)
+    for pattern in (left, right):
+        if pattern.bucket < bucket:
+            _close(pattern, bucket)
+    main = left if left.last_odd >= right.last_odd else right
+    return replace(
+        main,
+        severity=max(left.severity, right.severity),
+        novel=left.novel and right.novel,
+        count=left.count + right.count,
+        mean=left.mean + right.mean,
+        variance=left.variance + right.variance,
+        seen=left.seen + right.seen,
+        buckets=max(left.buckets, right.buckets),
+        reported_at=max(left.reported_at, right.reported_at),
+        reported_count=max(left.reported_count, right.reported_count),
+    )
 
 
 def _close(pattern: _Pattern, bucket: int) -> None:

@@ -22,7 +22,7 @@ _QUEUEING = 1.3
 """A caller is slowed by more than its callee is: it waits, its queue grows, it tries again."""
 _MOST_EXPLAINED = 0.95
 _LIKENESS = 0.8
-"""A callee as strange as its caller explains most of it, whatever the volumes: how often it is called is rarely known."""
+"""A callee as strange as its caller explains this much, whatever the volumes: those are rarely known well."""
 _MOST_CALLS = 20.0
 """More calls of one callee a request are not believed: a callee's change smaller than that explains nothing."""
 _OTHER_KIND = 0.4

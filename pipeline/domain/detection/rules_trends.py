@@ -15,6 +15,7 @@ from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.detection.capacity import CapacityDetector, Forecast
 from pipeline.domain.detection.change_test import Worse, failing_more, slower
 from pipeline.domain.detection.rules_history import MinuteHistory
+from pipeline.domain.detection.rules_joint import JOINT_MINUTES, Budgets, joint
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 
@@ -26,7 +27,6 @@ FAILING_MINUTES, FAILING_LEAST = 6, 4
 FAILING_SIGMAS, FAILING_EXCESS, FAILING_TIMES = 6.0, 0.012, 3.0
 BACK_MINUTES = 6
 HELD_FOR = timedelta(hours=8)
-JOINT_MINUTES, JOINT_SIGMAS, JOINT_COUNT, CALM_SIGMAS = 12, 2.8, 3, 2.0
 CAPACITY_LIMIT = 1.0
 NEW_AT_MOST = 64
 """Samples of a series that may come at once; older ones of a long absence are passed over."""
@@ -44,8 +44,9 @@ class _Held:
 class Trends:
     """Fed with each window before the baselines learn from it; `anomalies` says what the longer look shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, objectives: Mapping[ServiceName, float] | None = None) -> None:
         self._history = MinuteHistory()
+        self._budgets = Budgets(objectives or {})
         self._capacity: dict[SeriesKey, CapacityDetector] = {}
         self._forecast: dict[SeriesKey, tuple[datetime, float, Forecast]] = {}
         self._held: dict[SeriesKey, _Held] = {}
@@ -55,6 +56,7 @@ class Trends:
     ) -> None:
         """Takes what is new in a window: ``series`` (samples oldest first, never none) and expectations of ``keys``."""
         self._history.take(keys, series, expected, now)
+        self._budgets.spend(self._history, now)
         for key, samples in zip(keys, series, strict=True):
             if key.signal is not Signal.DISK_RATIO:
                 continue
@@ -83,11 +85,13 @@ class Trends:
         """What is wrong by the longer look, of services that have traffic and are not muted."""
         found: list[Anomaly] = []
         found += self._filling(now, settings, policy)
+        found += self._budgets.burning(now)
         if self._history.keys:
             self._let_go(now)
             for new in (
                 *self._since_changes(now, changes, settings, policy),
                 *self._slow(now, changes, settings, policy),
+                *self._joint(now, changes, settings, policy),
             ):
                 before = self._held.get(new.anomaly.key)
                 if before is None or (new.anomaly.change is not None and before.anomaly.change is None):
@@ -222,6 +226,17 @@ class Trends:
         if far >= 1 and share - before >= least and failed >= settings.min_failed and often:
             middle = before + 0.4 * (share - before)
             yield self._hold(key, row, share / before, middle / before, before, now, FAILING_MINUTES)
+
+    def _joint(
+        self, now: datetime, changes: Sequence[ChangeEvent], settings: DetectionSettings, policy: Policy
+    ) -> Iterable[_Held]:
+        young = {change.service for change in changes if (now - change.at).total_seconds() < settings.rollout_watch_s}
+        for one in joint(self._history, lambda service: policy.factor(service, Signal.CPU_RATIO)):
+            if one.key in self._held or one.key.service in young or one.expected <= 0:
+                continue
+            back = 1 + 0.4 * (one.value / one.expected - 1)
+            held = self._hold(one.key, one.row, one.value / one.expected, back, one.expected, now, JOINT_MINUTES)
+            yield replace(held, anomaly=replace(held.anomaly, kind=AnomalyKind.MULTI_DIMENSIONAL))
 
     def _hold(
         self, key: SeriesKey, row: int, times: float, back: float, level: float, now: datetime, minutes: int

@@ -20,16 +20,19 @@ from pipeline.domain.detection.templates_words import enough_words
 
 MAX_TOKENS = 120
 """Tokens of a line that are looked at; what follows belongs to the same template."""
+MAX_TOKEN_LENGTH = 400
+"""A longer token is a payload, not a word, and becomes ``<*>`` as a whole."""
 MAX_MERGED_TOKENS = 60
 """Longer templates are never merged by variety: their number of places makes it dear and of no use."""
 _CACHED_TOKENS = 200_000
 _CACHED_LINES = 100_000
+_CACHED_LINE_LENGTH = 2_000
 _CACHED_TOKEN_LENGTH = 200
 _ZEROES = str.maketrans("123456789", "000000000")
 
 Tokens = tuple[str, ...]
-Hole = tuple[int, Tokens]
-"""A place, and the tokens with ``<*>`` put there."""
+Hole = int
+"""Stands for a place and the tokens with ``<*>`` put there: their hash, since the tokens themselves take much room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class TemplateMiner:
         self._words: dict[Hole, dict[str, int]] = {}
         self._open: dict[Hole, int] = {}
         self._next_id = 0
+        self.merges = 0
+        """How often templates have become one so far: while it stays, so does what `current` answers."""
 
     def __len__(self) -> int:
         """How many templates are kept."""
@@ -97,7 +102,8 @@ class TemplateMiner:
         match = TemplateMatch(template_id, " ".join(self._templates[template_id]), new=False)
         if len(self._lines) >= _CACHED_LINES:
             self._lines.clear()
-        self._lines[key] = match
+        if len(key) <= _CACHED_LINE_LENGTH:
+            self._lines[key] = match
         return (
             match if known is not None else TemplateMatch(match.id, match.template, new=match.id == self._next_id - 1)
         )
@@ -110,8 +116,9 @@ class TemplateMiner:
         while changed:
             changed = False
             for place, token in enumerate(tokens):
-                if token != MASK and (place, _with_hole(tokens, place)) in self._open:
-                    tokens = _with_hole(tokens, place)
+                general = _with_hole(tokens, place)
+                if token != MASK and hash((place, general)) in self._open:
+                    tokens = general
                     changed = True
         return tokens
 
@@ -130,17 +137,19 @@ class TemplateMiner:
         if len(tokens) > MAX_MERGED_TOKENS:
             return template_id
         for place, token in enumerate(tokens):
-            hole = (place, _with_hole(tokens, place))
+            general = _with_hole(tokens, place)
+            hole = hash((place, general))
             words = self._words.get(hole)
             if token != MASK:
                 words = self._words.setdefault(hole, {})
                 words[token] = template_id
-            if words and enough_words(words, tokens, place, masked=hole[1] in self._ids):
-                return self._merge_words(hole, sorted(words.values()))
+            if words and enough_words(words, tokens, place, masked=general in self._ids):
+                return self._merge_words(hole, general, sorted(words.values()))
         return template_id
 
-    def _merge_words(self, hole: Hole, ids: list[int]) -> int:
-        survivor, general = self._ids.get(hole[1], ids[0]), hole[1]
+    def _merge_words(self, hole: Hole, general: Tokens, ids: list[int]) -> int:
+        self.merges += 1
+        survivor = self._ids.get(general, ids[0])
         for other in ids:
             if other != survivor:
                 self._merged_into[other] = survivor
@@ -166,7 +175,7 @@ class TemplateMiner:
         if len(tokens) > MAX_MERGED_TOKENS:
             return
         for place, token in enumerate(tokens):
-            hole = (place, _with_hole(tokens, place))
+            hole = hash((place, _with_hole(tokens, place)))
             words = self._words.get(hole)
             if words is not None and words.pop(token, None) is not None and not words:
                 del self._words[hole]
@@ -196,6 +205,8 @@ class _TokenMasks(dict[str, str]):
         self._shapes: dict[str, str] = {}
 
     def __missing__(self, token: str) -> str:
+        if len(token) > MAX_TOKEN_LENGTH:
+            return MASK
         shape = token.translate(_ZEROES)
         known = self._shapes.get(shape)
         if known is not None:

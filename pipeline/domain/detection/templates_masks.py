@@ -80,7 +80,7 @@ def mask_phrases(text: str) -> str:
 
 def redacted(line: str, limit: int = 300) -> str:
     """The line, cut at ``limit`` characters, without what looks like a credential."""
-    text = _SECRET_KEY.sub(rf"\1{MASK}", line)
+    text = _SECRET_KEY.sub(rf"\1{MASK}", line[: 4 * limit])
     text = _URL_SECRET.sub(f"{MASK}@", _SCHEME_SECRET.sub(rf"\1 {MASK}", text))
     return _LONG.sub(_masked_if_random, text)[:limit]
 

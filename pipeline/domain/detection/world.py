@@ -28,7 +28,8 @@ class WorldDetector:
     """``step`` takes one reading of all services and answers with the pages to send.
 
     ``edges``: (caller, callee) pairs known for good; more may come with each step, and age. ``period_s``: the time
-    between steps. ``policy``: sensitivities, muted windows and objectives. ``zone``: whose hours and weekdays the
+    between steps. ``policy``: sensitivities and muted windows; ``objectives``: shares of good requests promised
+    (0.999) by service, for burn rates. ``zone``: whose hours and weekdays the
     baselines follow. ``open`` holds the open incidents by id, ``closed`` what ended with the last step.
     """
 
@@ -39,13 +40,14 @@ class WorldDetector:
         period_s: float = 60.0,
         settings: DetectionSettings | None = None,
         policy: Policy | None = None,
+        objectives: Mapping[str, float] | None = None,
         zone: tzinfo = UTC,
     ) -> None:
         self._settings = _for_period(settings or DetectionSettings(latency_min_effect_s=MIN_EFFECT_S), period_s)
         self._policy = policy
         self._names = Names(period_s)
         self._bank = BaselineBank(zone=zone)
-        self._trends = Trends()
+        self._trends = Trends({ServiceName(name): share for name, share in (objectives or {}).items()})
         self._window: dict[SeriesKey, list[Sample]] = {}
         self._told: dict[SeriesKey, float] = {}
         self._keep = int(self._settings.window_s / period_s) + 1

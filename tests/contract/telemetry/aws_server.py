@@ -78,6 +78,7 @@ class FakeAws:
         self.polls = 0
         self.query_end = "Complete"
         self.queries: dict[str, InsightsQuery] = {}
+        self.databases_gib: dict[str, int] = {}
         self.services: list[dict[str, Any]] = []
         self.services_a_page = 100
         self.traces: dict[str, list[dict[str, Any]]] = {}
@@ -104,12 +105,38 @@ class FakeAws:
         return [body for name, body in self.requests if name == action]
 
     async def _target(self, request: web.Request) -> web.Response:
+        if request.content_type == "application/x-www-form-urlencoded":
+            return await self._query(request)
         prefix, _, action = request.headers.get("X-Amz-Target", "").partition(".")
         service = {"GraniteServiceVersion20100801": "cloudwatch", "Logs_20140328": "logs"}.get(prefix)
         if service is None:
             return _error(Refused("UnknownOperationException", f"no target {prefix!r}"))
         answer: web.Response = await self._route(service, action)(request)
         return answer
+
+    async def _query(self, request: web.Request) -> web.Response:
+        """RDS' older protocol: a form, answered in XML. One instance a page."""
+        form = await request.post()
+        action = str(form["Action"])
+        self.actions.add(f"rds:{action}")
+        self.requests.append((action, dict(form)))
+        if action in self.refuse:
+            refused = self.refuse[action]
+            error = f"<Error><Type>Sender</Type><Code>{refused.code}</Code><Message>{refused}</Message></Error>"
+            return web.Response(
+                text=f"<ErrorResponse>{error}</ErrorResponse>", status=refused.status, content_type="text/xml"
+            )
+        names = sorted(self.databases_gib)
+        at = names.index(str(form["Marker"])) if "Marker" in form else 0
+        instances = "".join(
+            f"<DBInstance><DBInstanceIdentifier>{name}</DBInstanceIdentifier>"
+            f"<AllocatedStorage>{self.databases_gib[name]}</AllocatedStorage></DBInstance>"
+            for name in names[at : at + 1]
+        )
+        marker = f"<Marker>{names[at + 1]}</Marker>" if at + 1 < len(names) else ""
+        result = f"<{action}Result>{marker}<DBInstances>{instances}</DBInstances></{action}Result>"
+        body = f'<{action}Response xmlns="http://rds.amazonaws.com/doc/2014-10-31/">{result}</{action}Response>'
+        return web.Response(text=body, content_type="text/xml")
 
     def _route(self, service: str, action: str) -> Callable[[web.Request], Any]:
         async def answer(request: web.Request) -> web.Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -162,6 +163,26 @@ async def test_machines_are_measured_every_five_minutes(aws: FakeAws) -> None:
     reading = await read(aws, five + timedelta(seconds=370), names={"i-0a": "batch"})
     assert newest(reading) == {("batch", Signal.CPU_RATIO, "i-0a"): 0.7, ("web", Signal.CPU_RATIO, ""): 0.6}
     assert {sample.at for sample in reading.samples} == {five + timedelta(minutes=5)}
+
+
+async def test_disks_of_databases_by_what_was_allocated(aws: FakeAws) -> None:
+    aws.databases_gib = {"ledger-db": 100, "orders-db": 40, "small-db": 0}
+    for name in (*aws.databases_gib, "gone-db"):
+        aws.measure("AWS/RDS", "FreeStorageSpace", {"DBInstanceIdentifier": name}, {LAST: [20.0 * 2**30, 10.0 * 2**30]})
+    reading = await read(aws, names={"orders-db": "orders"})
+    assert newest(reading) == pytest.approx(
+        {("ledger-db", Signal.DISK_RATIO, "ledger-db"): 0.9, ("orders", Signal.DISK_RATIO, "orders-db"): 0.75}
+    )
+    assert len(aws.calls("DescribeDBInstances")) == 3
+
+
+async def test_sizes_that_may_not_be_read_leave_the_rest_of_the_databases(aws: FakeAws) -> None:
+    aws.measure("AWS/RDS", "CPUUtilization", {"DBInstanceIdentifier": "ledger-db"}, {LAST: [20.0]})
+    aws.measure("AWS/RDS", "FreeStorageSpace", {"DBInstanceIdentifier": "ledger-db"}, {LAST: [2.0]})
+    aws.refuse["DescribeDBInstances"] = Refused("AccessDenied", "rds:DescribeDBInstances", 403)
+    reading = await read(aws)
+    assert newest(reading) == {("ledger-db", Signal.CPU_RATIO, ""): 0.2}
+    assert [failure.reason for failure in reading.failures] == [f"AccessDenied: rds:DescribeDBInstances; {FOR_GOOD}"]
 
 
 async def test_another_cluster_is_left_out(aws: FakeAws) -> None:
@@ -345,6 +366,16 @@ async def test_a_reading_is_bounded_as_a_whole_and_what_was_listed_is_kept(aws: 
     assert len(aws.calls("ListMetrics")) == 1
 
 
+async def test_an_answer_that_drips_for_ever_holds_no_thread_for_ever(aws: FakeAws) -> None:
+    async with FaultyServer(aws.app) as server:
+        client = AwsClient(region="eu-central-1", endpoint_url=server.url, timeout_s=0.3)
+        await server.misbehave(Fault.DRIP)
+        assert (await CloudWatchSource(client).read(NOW)).failures
+        await client.close()
+        while any(thread.name.startswith("aws_") for thread in threading.enumerate()):
+            await asyncio.sleep(0.02)
+
+
 async def test_no_credentials(aws: FakeAws, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -378,6 +409,7 @@ async def test_settings_that_cannot_be(arguments: Mapping[str, Any], words: str)
 
 async def test_the_policy_we_ship_allows_what_is_asked_for_and_no_more(aws: FakeAws) -> None:
     aws.measure("AWS/Lambda", "Duration", FUNCTION, {LAST: [200.0]})
+    aws.measure("AWS/RDS", "FreeStorageSpace", {"DBInstanceIdentifier": "ledger-db"}, {LAST: [2.0]})
     aws.groups["/ecs/shop"] = LogGroup()
     aws.polls = 1_000_000
     async with FaultyServer(aws.app) as server:

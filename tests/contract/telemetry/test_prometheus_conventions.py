@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.adapters.telemetry.prometheus import PrometheusSource
+from pipeline.domain.catalogue import Catalogue, Watch, WorkloadAddress
+from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import Reading, Signal
 from tests.contract.metrics_world import World
 from tests.contract.telemetry.real_prometheus import (
@@ -336,6 +338,17 @@ async def test_where_services_run_is_discovered(prometheus_url: str) -> None:
         await asyncio.sleep(0.3)
     assert not {"kubelet", "kube-state-metrics", "old"} & found.keys()
 
+    catalogue = Catalogue({}, watch=[Watch(namespace="shop", provider="kubernetes", tier=2, exclude=("odd",))])
+    catalogue.discover(found)
+    assert {name for name in found if catalogue[name].tier == 2} == {
+        "backup",
+        CHECKOUT,
+        "general-ledger",
+        "orders",
+    }
+    address = WorkloadAddress(platform="kubernetes", namespace="shop", name=CHECKOUT)
+    assert catalogue[ServiceName(CHECKOUT)].target == address
+
 
 async def test_conventions_that_are_not_chosen_are_not_asked(prometheus_url: str) -> None:
     source = PrometheusSource(prometheus_url, window=WINDOW, conventions=("istio",), timeout_s=30)
@@ -344,3 +357,19 @@ async def test_conventions_that_are_not_chosen_are_not_asked(prometheus_url: str
     assert {sample.key.service for sample in seen.samples} == {"orders"}
     assert {(edge.caller, edge.callee) for edge in seen.edges} == {("web", "orders")}
     assert seen.failures == ()
+
+
+async def test_services_of_other_namespaces_are_not_asked_for(prometheus_url: str) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while True:
+        source = PrometheusSource(prometheus_url, window=WINDOW, namespaces=("voto",), timeout_s=30)
+        seen = await source.read(datetime.now(UTC))
+        await source.close()
+        if ("emoji", "") in of(seen, Signal.LATENCY_P99):
+            break
+        assert time.monotonic() < deadline_s, seen
+        await asyncio.sleep(0.3)
+    assert seen.namespaces == {"emoji": "voto"}
+    assert of(seen, Signal.QUOTA_RATIO) == {}
+    assert ("orders", "") not in of(seen, Signal.TRAFFIC)
+    assert (CHECKOUT, CHECKOUT_POD) not in of(seen, Signal.MEMORY_RATIO)

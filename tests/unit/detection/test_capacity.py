@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -22,7 +24,7 @@ def run(ts: FloatArray, values: FloatArray, limit: float, *, falling: bool = Fal
 
 def onsets(said: list[Forecast]) -> list[int]:
     pages = [False, *(one.page for one in said)]
-    return [at for at, (before, now) in enumerate(zip(pages, pages[1:], strict=False)) if now and not before]
+    return [at for at, (before, now) in enumerate(pairwise(pages)) if now and not before]
 
 
 def times(days: float, period_s: float = 300.0) -> FloatArray:

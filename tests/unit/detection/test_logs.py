@@ -100,6 +100,18 @@ def test_findings_show_no_credential() -> None:
     assert "correcthorse" not in finding.template + finding.sample_line
 
 
+def test_patterns_that_become_one_are_not_taken_for_new() -> None:
+    detector = LogDetector()
+    line = "quota of tenant {} exceeded so the upload of the file failed"
+    detector.update(0.0, "other", line.format("aaa"))
+    for n, tenant in enumerate(("bbb", "ccc", "ddd", "eee") * 5):
+        detector.update(10.0 * n, "cart", line.format(tenant))
+    end = quiet_hours(detector)
+    judged = [detector.update(end + 60 * n, "cart", line.format(name))[1] for n, name in enumerate("fgbcdehijk")]
+    assert judged == [False] * 10
+    assert detector.findings(end + 600) == ()
+
+
 def test_memory_is_bounded() -> None:
     detector = LogDetector(LogDetectorSettings(max_patterns=10, warmup_s=0.0))
     for n in range(100):

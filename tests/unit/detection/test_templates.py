@@ -134,3 +134,16 @@ def test_any_text_is_taken(lines: list[str]) -> None:
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_templates"):
         TemplateMiner(max_templates=0)
+
+
+@pytest.mark.parametrize("payload", ["a." * 100_000, "=" * 200_000, '{"k":' * 50_000, "A" * 300_000, "1." * 100_000])
+def test_a_payload_of_any_length_costs_no_more_than_its_reading(payload: str) -> None:
+    miner = TemplateMiner()
+    assert miner.add(f"received {payload} from peer").template == "received <*> from peer"
+    assert len(redacted(payload)) <= 300
+
+
+def test_a_name_where_addresses_stand_is_a_value_too() -> None:
+    line = "reverse lookup of host for {} [10.0.0.1] has failed"
+    found = mine([line.format("ns.example.com"), line.format("10.0.0.7"), line.format("mail.example.com")])
+    assert len({match.id for match in found}) == 1
