@@ -12,3 +12,5 @@ proxy  # slack_sdk reads it
 click_in_view, close_view  # what a person can do at the page; the tests of the local Slack do it
 memory_bytes, memory_limit_bytes  # fields of the control API's answer, which the page shows
 OPEN_EXECUTION_STATES  # what an index of migration 0001 says too; a test compares the two
+stream_output, stream, fmt  # botocore's names for what its hooks are called with
+success  # a field of CloudWatch's answer, which is validated whole

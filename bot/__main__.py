@@ -126,6 +126,18 @@ def doctor() -> None:
     sys.exit(0 if _run(look()) else 1)
 
 
+@main.command("rank")
+@click.option("--baseline", type=click.Path(path_type=Path), required=True, help="Folder of <service>.csv, before.")
+@click.option("--window", type=click.Path(path_type=Path), required=True, help="The same, during the incident.")
+@click.option("--graph", type=click.Path(path_type=Path), help="Who calls whom: CSV with the columns caller,callee.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def rank_services(baseline: Path, window: Path, graph: Path | None, as_json: bool) -> None:
+    """Rank services and their metrics by how likely each is the root cause."""
+    from bot.rank import rank_command
+
+    sys.exit(rank_command(baseline, window, graph, as_json))
+
+
 @main.command()
 @click.argument("scope")
 @click.argument("reason")

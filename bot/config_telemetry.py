@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
@@ -29,9 +29,7 @@ class TelemetrySettings(Group):
     ] = ()
     prometheus_conventions: Annotated[
         tuple[str, ...],
-        Variable(
-            "PROMETHEUS_CONVENTIONS", "names, comma-separated", "metric families, preferred first; empty: all"
-        ),
+        Variable("PROMETHEUS_CONVENTIONS", "names, comma-separated", "metric families, preferred first; empty: all"),
     ] = ()
     prometheus_matchers: Annotated[
         str, Variable("PROMETHEUS_MATCHERS", "PromQL matchers", 'narrow every query, such as cluster="eu"')
@@ -74,6 +72,53 @@ class TelemetrySettings(Group):
     kubernetes_log_pods: Annotated[
         Count, Variable("SRE_KUBERNETES_LOG_PODS", "pods", "of one namespace read at once, at most")
     ] = 100
+    aws_region: Annotated[str, Variable("AWS_REGION", "region", "of CloudWatch and X-Ray; empty: boto3's own")] = ""
+    aws_profile: Annotated[str, Variable("SRE_AWS_PROFILE", "name", "of the credentials; empty: boto3's own")] = ""
+    aws_endpoint_url: Annotated[
+        str, Variable("SRE_AWS_ENDPOINT_URL", "URL", "one address for all AWS services, such as a VPC endpoint's")
+    ] = ""
+    cloudwatch: Annotated[
+        bool,
+        Variable("SRE_CLOUDWATCH", "true or false", "read CloudWatch metrics; Amazon bills each one"),
+    ] = False
+    cloudwatch_namespaces: Annotated[
+        tuple[str, ...], Variable("SRE_CLOUDWATCH_NAMESPACES", "names, comma-separated", "AWS/ECS, …; empty: all known")
+    ] = ()
+    cloudwatch_names: Annotated[
+        tuple[str, ...],
+        Variable("SRE_CLOUDWATCH_NAMES", "resource=service, comma-separated", "whose instance or function"),
+    ] = ()
+    cloudwatch_only: Annotated[
+        tuple[str, ...],
+        Variable("SRE_CLOUDWATCH_ONLY", "dimension=value, comma-separated", "leave out other values: ClusterName=prod"),
+    ] = ()
+    cloudwatch_expressions: Annotated[
+        Path | None,
+        Variable("SRE_CLOUDWATCH_EXPRESSIONS", "path", "YAML list of {service, signal, expression, instance}"),
+    ] = None
+    cloudwatch_log_groups: Annotated[
+        tuple[str, ...],
+        Variable("SRE_CLOUDWATCH_LOG_GROUPS", "group=service, comma-separated", "log groups to read; empty: none"),
+    ] = ()
+    xray: Annotated[bool, Variable("SRE_XRAY", "true or false", "read traces and calls from AWS X-Ray")] = False
+    new_relic_account: Annotated[
+        int, Field(ge=0), Variable("NEW_RELIC_ACCOUNT_ID", "number", "metrics, logs, traces and calls from New Relic")
+    ] = 0
+    new_relic_key: Annotated[SecretStr | None, Variable("NEW_RELIC_API_KEY", "text", "a user key for NerdGraph")] = None
+    new_relic_region: Annotated[
+        Literal["us", "eu"], Variable("NEW_RELIC_REGION", "us or eu", "where the account lives")
+    ] = "us"
+    new_relic_url: Annotated[str, Variable("NEW_RELIC_URL", "URL", "another address of NerdGraph")] = ""
+    new_relic_host_service: Annotated[
+        str, Variable("SRE_NEWRELIC_HOST_SERVICE", "attribute", "names the service of a host")
+    ] = "service"
+    new_relic_pod_service: Annotated[
+        str, Variable("SRE_NEWRELIC_POD_SERVICE", "attribute", "names the service of a pod")
+    ] = "deploymentName"
+    pixie_url: Annotated[str, Variable("PIXIE_URL", "URL", "gRPC-web address of a Pixie Cloud or Vizier")] = ""
+    pixie_key: Annotated[SecretStr | None, Variable("PIXIE_API_KEY", "text", "API key for it")] = None
+    pixie_cluster: Annotated[str, Variable("PIXIE_CLUSTER_ID", "UUID", "the cluster that is asked about")] = ""
+    pixie_namespace: Annotated[str, Variable("SRE_PIXIE_NAMESPACE", "name", "read of it alone; empty: of all")] = ""
     ca_file: Annotated[
         Path | None, Variable("SRE_TELEMETRY_CA_FILE", "PEM file", "a CA of your own, for every telemetry provider")
     ] = None

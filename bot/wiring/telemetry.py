@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
+import yaml
+from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
 from bot.config import Settings
 from bot.config_telemetry import TelemetrySettings
@@ -12,12 +16,20 @@ from pipeline.adapters.telemetry.git_changes import GitChanges
 from pipeline.adapters.telemetry.jaeger import JaegerSource
 from pipeline.adapters.telemetry.log_files import LogFilesSource
 from pipeline.adapters.telemetry.loki import LokiSource
+from pipeline.adapters.telemetry.newrelic import NewRelicSource, NewRelicTopologySource
+from pipeline.adapters.telemetry.newrelic_client import NerdGraph
+from pipeline.adapters.telemetry.newrelic_logs import NewRelicLogsSource
+from pipeline.adapters.telemetry.newrelic_traces import NewRelicTracesSource
+from pipeline.adapters.telemetry.pixie import PixieActivitySource, PixieSource, PixieTopologySource
+from pipeline.adapters.telemetry.pixie_client import Pixie
 from pipeline.adapters.telemetry.prometheus import PrometheusSource
 from pipeline.adapters.telemetry.prometheus_api import PrometheusApi
 from pipeline.adapters.telemetry.scrape import ScrapeSource
 from pipeline.adapters.telemetry.tempo import TempoSource
 from pipeline.adapters.telemetry.upstream import Access
 from pipeline.domain.errors import ConfigurationError
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.telemetry import Signal
 from pipeline.ports.activity import ActivitySource
 from pipeline.ports.changes import ChangesSource
 from pipeline.ports.logs import LogsSource
@@ -26,7 +38,13 @@ from pipeline.ports.topology import TopologySource
 from pipeline.ports.traces import TracesSource
 from pipeline.stages.observe import Sources
 
-NO_METRICS = "PROMETHEUS_URL or SRE_SCRAPE_FILE: at least one is needed, there is nothing to watch"
+if TYPE_CHECKING:
+    from pipeline.adapters.telemetry.cloudwatch_series import CloudWatchExpression
+
+NO_METRICS = (
+    "PROMETHEUS_URL, SRE_SCRAPE_FILE, SRE_CLOUDWATCH, NEW_RELIC_ACCOUNT_ID or PIXIE_URL: at least one is needed,"
+    " there is nothing to watch"
+)
 
 
 @dataclass(slots=True)
@@ -66,6 +84,12 @@ def sources_of(settings: Settings) -> Sources:
     _grafana(telemetry, found)
     if telemetry.kubernetes_watch:
         _kubernetes(settings, found)
+    if telemetry.cloudwatch or telemetry.cloudwatch_log_groups or telemetry.xray:
+        _aws(telemetry, found)
+    if telemetry.new_relic_account:
+        _new_relic(telemetry, found)
+    if telemetry.pixie_url:
+        _pixie(telemetry, found)
     if not found.metrics:
         raise ConfigurationError(NO_METRICS)
     return found.sources()
@@ -153,6 +177,112 @@ def _kubernetes(settings: Settings, found: _Found) -> None:
     )
     found.logs.append(cluster)
     found.changes.append(cluster)
+
+
+def _aws(telemetry: TelemetrySettings, found: _Found) -> None:
+    try:
+        from pipeline.adapters.telemetry.aws_client import AwsClient
+    except ImportError as error:
+        raise ConfigurationError(
+            'SRE_CLOUDWATCH, SRE_CLOUDWATCH_LOG_GROUPS, SRE_XRAY: boto3 is missing: pip install "sre-bot[aws]"'
+        ) from error
+    from pipeline.adapters.telemetry.cloudwatch import CloudWatchSource
+    from pipeline.adapters.telemetry.cloudwatch_logs import CloudWatchLogsSource
+    from pipeline.adapters.telemetry.cloudwatch_series import NAMESPACES
+    from pipeline.adapters.telemetry.xray import XRayTopologySource, XRayTracesSource
+
+    client = AwsClient(
+        region=telemetry.aws_region or None,
+        profile=telemetry.aws_profile or None,
+        endpoint_url=telemetry.aws_endpoint_url or None,
+        timeout_s=telemetry.timeout_s,
+    )
+    if telemetry.cloudwatch:
+        found.metrics.append(
+            CloudWatchSource(
+                client,
+                namespaces=telemetry.cloudwatch_namespaces or NAMESPACES,
+                names=_pairs("SRE_CLOUDWATCH_NAMES", telemetry.cloudwatch_names),
+                only=_pairs("SRE_CLOUDWATCH_ONLY", telemetry.cloudwatch_only),
+                expressions=_expressions(telemetry.cloudwatch_expressions),
+            )
+        )
+    if telemetry.cloudwatch_log_groups:
+        groups = _pairs("SRE_CLOUDWATCH_LOG_GROUPS", telemetry.cloudwatch_log_groups)
+        of_services = {group: ServiceName(service) for group, service in groups.items()}
+        found.logs.append(CloudWatchLogsSource(client, groups=of_services))
+    if telemetry.xray:
+        found.traces.append(XRayTracesSource(client))
+        found.topology.append(XRayTopologySource(client))
+
+
+class _Expression(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    service: str
+    signal: Signal
+    expression: str
+    instance: str = ""
+
+
+def _expressions(path: Path | None) -> list[CloudWatchExpression]:
+    """Raises ConfigurationError with one line a mistake."""
+    from pipeline.adapters.telemetry.cloudwatch_series import CloudWatchExpression
+
+    if path is None:
+        return []
+    try:
+        told = TypeAdapter(list[_Expression]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"SRE_CLOUDWATCH_EXPRESSIONS: {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}" for one in error.errors()]
+        raise ConfigurationError("\n".join(f"SRE_CLOUDWATCH_EXPRESSIONS: {path}: {one}" for one in wrong)) from error
+    return [CloudWatchExpression(ServiceName(one.service), one.signal, one.expression, one.instance) for one in told]
+
+
+def _pairs(variable: str, entries: Sequence[str]) -> dict[str, str]:
+    """``a=b`` entries. Raises ConfigurationError."""
+    pairs = {}
+    for entry in entries:
+        name, sign, value = entry.rpartition("=")
+        if not sign or not name.strip() or not value.strip():
+            raise ConfigurationError(f"{variable}: {entry!r} is not of the form name=value")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _new_relic(telemetry: TelemetrySettings, found: _Found) -> None:
+    if telemetry.new_relic_key is None:
+        raise ConfigurationError("NEW_RELIC_API_KEY: needed with NEW_RELIC_ACCOUNT_ID")
+    client = NerdGraph(
+        telemetry.new_relic_account,
+        telemetry.new_relic_key.get_secret_value(),
+        region=telemetry.new_relic_region,
+        url=telemetry.new_relic_url or None,
+        timeout_s=telemetry.timeout_s,
+    )
+    found.metrics.append(
+        NewRelicSource(
+            client, host_service=telemetry.new_relic_host_service, pod_service=telemetry.new_relic_pod_service
+        )
+    )
+    found.topology.append(NewRelicTopologySource(client))
+    found.logs.append(NewRelicLogsSource(client))
+    found.traces.append(NewRelicTracesSource(client))
+
+
+def _pixie(telemetry: TelemetrySettings, found: _Found) -> None:
+    if telemetry.pixie_key is None or not telemetry.pixie_cluster:
+        raise ConfigurationError("PIXIE_API_KEY and PIXIE_CLUSTER_ID: needed with PIXIE_URL")
+    client = Pixie(
+        telemetry.pixie_url,
+        telemetry.pixie_key.get_secret_value(),
+        telemetry.pixie_cluster,
+        timeout_s=telemetry.timeout_s,
+    )
+    found.metrics.append(PixieSource(client, namespace=telemetry.pixie_namespace))
+    found.topology.append(PixieTopologySource(client, namespace=telemetry.pixie_namespace))
+    found.activity.append(PixieActivitySource(client, namespace=telemetry.pixie_namespace))
 
 
 def access_of(telemetry: TelemetrySettings, token: SecretStr | None) -> Access:

@@ -29,6 +29,8 @@ TOPOLOGY_EVERY_S = 60.0
 TOPOLOGY_WINDOW_S = 600.0
 CHANGES_WINDOW_S = 3600.0
 """A change may be told late; what was told already is not stored again."""
+LOG_LAG_S = 5.0
+"""Lines younger than this may still be on their way to the server; each is read once."""
 SAMPLE_CHARACTERS = 300
 LOG_LINES = 5000
 """Lines taken in at one reading; a flood beyond it is told as a failure and sampled by its newest lines."""
@@ -154,9 +156,10 @@ class Observer:
         return [(source.name, reading) for source, reading in zip(self._sources.topology, found, strict=True)]
 
     async def _lines(self, now: datetime) -> Sequence[LogReading]:
-        since = self._logs_until or now - timedelta(seconds=TOPOLOGY_EVERY_S)
-        self._logs_until = now
-        return await asyncio.gather(*(source.tail(since, now, limit=LOG_LINES) for source in self._sources.logs))
+        until = now - timedelta(seconds=LOG_LAG_S)
+        since = self._logs_until or until - timedelta(seconds=TOPOLOGY_EVERY_S)
+        self._logs_until = until
+        return await asyncio.gather(*(source.tail(since, until, limit=LOG_LINES) for source in self._sources.logs))
 
     def _patterns(self, readings: Sequence[LogReading], now: datetime) -> list[LogPattern]:
         for line in sorted((line for reading in readings for line in reading.lines), key=lambda line: line.at):

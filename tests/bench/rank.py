@@ -138,7 +138,7 @@ def calls_case(seed: int) -> Case:
             if node not in silent:
                 holes = rng.random(rows) < (0.3 if reach[node] < 0.1 else 0.01)
                 made[names[node]] = Table(
-                    start + 300.0 * np.arange(rows),
+                    start + 300.0 * np.arange(rows, dtype=np.float64),
                     {name: np.where(holes, np.nan, values) for name, values in columns.items()},
                 )
         return made
@@ -209,7 +209,7 @@ def hosts_case(seed: int) -> Case:
                 "error": rng.poisson(np.clip(failing[node], 0, 1) * seen + 0.001).astype(float),
             }
             kept = {name: values for name, values in columns.items() if (node, name) not in lacking}
-            made[names[node]] = Table(start + 5.0 * np.arange(rows), kept)
+            made[names[node]] = Table(start + 5.0 * np.arange(rows, dtype=np.float64), kept)
         return made
 
     edges = [(names[node], names[callee]) for node in range(count) for callee in graph[node]]

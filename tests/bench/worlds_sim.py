@@ -88,6 +88,7 @@ class _Maker:
         self.latency_factor = {name: value.copy() for name, value in ones.items()}
         self.total_factor = {name: value.copy() for name, value in ones.items()}
         self.expiring: set[str] = set()
+        self.filled: set[str] = set()
         self.own_errors = {name: np.full(self.n, float(random.uniform(0.0002, 0.003))) for name in NAMES}
         self.pods = {name: [f"{name}-{pod}" for pod in range(int(random.integers(2, 4)))] for name in NAMES}
         self.memory: dict[str, list[Array]] = {}
@@ -245,29 +246,29 @@ class _Maker:
                 self.total_factor[name][start + long - held : start + long] *= self.r.uniform(1.3, 2.5)
             note = f"to {top:.2f}"
         elif kind == "latency":
-            worse = self.r.uniform(1.8, 6)
+            worse = self.r.uniform(1.5, 6)
             self._scale(self.total_factor[name], start, 1 + (worse - 1) * shape)
             note = f"x{worse:.1f}"
         elif kind == "error_surge":
-            share = float(np.exp(self.r.uniform(np.log(0.03), np.log(0.5))))
+            share = float(np.exp(self.r.uniform(np.log(0.015), np.log(0.5))))
             self.own_errors[name][start : start + long] += share * shape
             note = f"+{share:.3f}"
         elif kind == "traffic":
             name = str(self.r.choice(NAMES[:2]))
-            factor = float(self.r.uniform(0.05, 0.5)) if self.r.random() < 0.5 else float(self.r.uniform(1.9, 4))
+            factor = float(self.r.uniform(0.05, 0.55)) if self.r.random() < 0.5 else float(self.r.uniform(1.7, 4))
             self._scale(self.entry_factor[name], start, 1 + (factor - 1) * shape)
             note = f"x{factor:.2f}"
         elif kind == "deployment_regression":
             long = max(long, 45)
-            shape = np.ones(long)
+            shape = np.clip((np.arange(long) + 1 - self.r.integers(0, 4)) / self.r.integers(1, 9), 0, 1)
             self._rollout(name, start)
             if self.r.random() < 0.6:
-                worse = self.r.uniform(1.35, 3)
+                worse = self.r.uniform(1.25, 3)
                 self._scale(self.total_factor[name], start, 1 + (worse - 1) * shape)
                 note = f"latency x{worse:.2f}"
             if not note or self.r.random() < 0.3:
-                share = self.r.uniform(0.015, 0.15)
-                self.own_errors[name][start : start + long] += share
+                share = self.r.uniform(0.01, 0.15)
+                self.own_errors[name][start : start + long] += share * shape
                 note += f" errors +{share:.3f}"
             self.world.deployments.append(Deployed(start + long, name, f"back-{self.r.integers(1 << 20):05x}"))
         elif kind == "certificate_expiry":
@@ -278,7 +279,8 @@ class _Maker:
             self.cert[name][start : start + long] = CERT_BOUND_D - np.arange(long) / DAY
             self.cert[name][start + long :] = 90 - np.arange(self.n - start - long) / DAY
         else:
-            name = str(self.r.choice(list(self.disk)))
+            name = str(self.r.choice([one for one in self.disk if one not in self.filled]))
+            self.filled.add(name)
             long = min(int(self.r.integers(240, 600)), room)
             disk = self.disk[name]
             top = self.r.uniform(0.95, 0.995)
@@ -289,44 +291,76 @@ class _Maker:
         self.world.faults.append(Fault(kind, name, start, start + long, note))
 
     def _flow(self) -> None:
-        callers = {name: [edge[0] for edge in self.world.edges if edge[1] == name] for name in NAMES}
-        callees = {name: [edge[1] for edge in self.world.edges if edge[0] == name] for name in NAMES}
+        """Load runs down, latency and errors run up; failing services are asked again, and lose some of their users."""
+        fanout = {edge: self.r.uniform(0.3, 0.9) for edge in self.world.edges}
+        waits = {edge: (int(self.r.integers(0, 2)), self.r.uniform(0.5, 1.0)) for edge in self.world.edges}
+        passes_on = {edge: self.r.uniform(0.3, 0.9) for edge in self.world.edges}
+        level = {name: float(np.exp(self.r.uniform(np.log(15), np.log(200)))) for name in NAMES[: LAYERS[0]]}
+        source = {name: self._season(level[name]) for name in level}
+        own_load = {name: self.entry_factor[name] * np.exp(self._slow_noise(0.03, 40)) for name in NAMES}
+        base = {name: self.r.uniform(0.008, 0.08) for name in NAMES}
+        jitter = {name: np.exp(self._slow_noise(0.05, 25)) for name in NAMES}
+        for name in NAMES:
+            jitter[name] *= np.exp(self.r.normal(0, self.r.uniform(0.03, 0.16), self.n))
+        failing = {name: np.zeros(self.n) for name in NAMES}
+        usual: dict[str, float] = {}
+        for _ in range(2):
+            traffic = self._traffic(source, own_load, fanout, failing)
+            usual = {name: usual.get(name) or float(np.median(traffic[name])) for name in NAMES}
+            latency: dict[str, Array] = {}
+            failing = {}
+            for name in reversed(NAMES):
+                load = traffic[name] / usual[name]
+                queue = 1 + 0.08 * load + 0.10 * np.maximum(load - 1.9, 0) ** 2
+                total = base[name] * queue * self.latency_factor[name] * jitter[name]
+                errors = self.own_errors[name] + 0.01 * np.maximum(load - 3.0, 0)
+                for edge in self.world.edges:
+                    if edge[0] == name:
+                        lag, weight = waits[edge]
+                        below = _lagged(latency[edge[1]], lag)
+                        total = total + below * weight
+                        timeouts = np.clip(0.02 * (below / np.median(below) - 3.0), 0, 0.1)
+                        errors = 1 - (1 - errors) * (1 - _lagged(failing[edge[1]], lag) * passes_on[edge]) * (
+                            1 - timeouts
+                        )
+                latency[name], failing[name] = total * self.total_factor[name], np.clip(errors, 0, 1)
+        self._tell(traffic, latency, failing, usual)
+
+    def _traffic(
+        self,
+        source: dict[str, Array],
+        own_load: dict[str, Array],
+        fanout: dict[tuple[str, str], float],
+        failing: dict[str, Array],
+    ) -> dict[str, Array]:
         traffic: dict[str, Array] = {}
         for name in NAMES:
-            own = self.entry_factor[name] * np.exp(self._slow_noise(0.03, 40))
-            if callers[name]:
-                flow = np.zeros(self.n)
-                for caller in callers[name]:
-                    flow += traffic[caller] * self.r.uniform(0.3, 0.9)
-                traffic[name] = flow * own
-            else:
-                traffic[name] = self._season(float(np.exp(self.r.uniform(np.log(15), np.log(200))))) * own
-        latency: dict[str, Array] = {}
-        errors: dict[str, Array] = {}
-        for name in reversed(NAMES):
-            usual = np.median(traffic[name])
-            load = traffic[name] / usual
-            queue = 1 + 0.08 * load + 0.10 * np.maximum(load - 1.9, 0) ** 2
-            base = self.r.uniform(0.008, 0.08)
-            own = base * queue * self.latency_factor[name] * np.exp(self._slow_noise(0.05, 25))
-            own *= np.exp(self.r.normal(0, self.r.uniform(0.03, 0.09), self.n))
-            total, failing = own, self.own_errors[name] + 0.01 * np.maximum(load - 3.0, 0)
-            for callee in callees[name]:
-                lag = int(self.r.integers(0, 2))
-                total = total + _lagged(latency[callee], lag) * self.r.uniform(0.5, 1.0)
-                failing = 1 - (1 - failing) * (1 - _lagged(errors[callee], lag) * self.r.uniform(0.3, 0.9))
-            latency[name], errors[name] = total * self.total_factor[name], np.clip(failing, 0, 1)
+            if name in source:
+                traffic[name] = source[name] * own_load[name] * (1 - 0.4 * _lagged(failing[name], 2))
+                continue
+            flow = np.zeros(self.n)
+            for edge in self.world.edges:
+                if edge[1] == name:
+                    flow += traffic[edge[0]] * fanout[edge] * (1 - 0.5 * failing[edge[0]])
+            traffic[name] = flow * own_load[name] * (1 + 0.6 * failing[name])
+        return traffic
+
+    def _tell(
+        self,
+        traffic: dict[str, Array],
+        latency: dict[str, Array],
+        failing: dict[str, Array],
+        usual: dict[str, float],
+    ) -> None:
         for name in NAMES:
             requests = self.r.poisson(np.maximum(traffic[name], 0) * 60.0)
-            failed = self.r.binomial(requests, errors[name])
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratio = np.where(requests > 0, failed / np.maximum(requests, 1), np.nan)
-            load = traffic[name] / np.median(traffic[name])
+            failed = self.r.binomial(requests, failing[name])
+            ratio = np.where(requests > 0, failed / np.maximum(requests, 1), np.nan)
             metrics: dict[str, Array] = {
                 "traffic": requests / 60.0,
                 "latency_p99": latency[name],
                 "error_ratio": ratio,
-                "cpu_ratio": np.clip(0.3 * load + self.r.normal(0, 0.02, self.n), 0.01, 1),
+                "cpu_ratio": np.clip(0.3 * traffic[name] / usual[name] + self.r.normal(0, 0.02, self.n), 0.01, 1),
             }
             for pod, series in zip(self.pods[name], self.memory[name], strict=True):
                 metrics[f"memory_ratio@{pod}"] = np.clip(series, 0.02, 1.0)

@@ -11,7 +11,7 @@ from pipeline.domain.detection.logs import LogDetector
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogLine, LogReading
 from pipeline.domain.telemetry import CallEdge, Reading, Sample, SeriesKey, Signal, SourceFailure
-from pipeline.stages.observe import LOG_LINES, TOPOLOGY_EVERY_S, Observer, Sources
+from pipeline.stages.observe import LOG_LAG_S, LOG_LINES, TOPOLOGY_EVERY_S, Observer, Sources
 from tests.builders import CHECKOUT, LATENCY, MEMORY, WEB
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -150,7 +150,8 @@ async def test_each_line_is_read_once_and_a_flood_is_told(store: PostgresStore) 
         f"flood: more than {LOG_LINES} lines since the last reading; only the newest were looked at",
     )
     await observer.run(NOW + timedelta(seconds=15))
-    assert source.asked[1] == (NOW, NOW + timedelta(seconds=15), LOG_LINES)
+    lag = timedelta(seconds=LOG_LAG_S)
+    assert source.asked[1] == (NOW - lag, NOW + timedelta(seconds=15) - lag, LOG_LINES)
 
 
 async def test_a_pattern_that_was_never_seen_before_is_kept_for_the_incident(store: PostgresStore) -> None:

@@ -1,8 +1,9 @@
 """The rolling baselines: robust, hour by hour, and the same after a restart."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from math import isnan
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from pipeline.domain.baseline import (
     MIN_WEIGHT_HOUR,
     RELATIVE_FLOOR,
     BaselineBank,
+    BaselineRow,
 )
+from pipeline.domain.baseline_rows import Table
 from pipeline.domain.telemetry import SeriesKey, Signal
 from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB
 
@@ -208,3 +211,95 @@ def test_a_series_that_was_always_zero_can_leave_zero() -> None:
     for count in (20, 500):
         expected = taught([*[0.0] * count, *[100.0] * 5000]).expect(LATENCY, T0)
         assert expected.mean == pytest.approx(100, rel=0.2)
+
+
+def minutes(
+    bank: BaselineBank,
+    days: range,
+    value: Callable[[datetime], float],
+    *,
+    outside: Collection[SeriesKey] = (),
+    step_min: int = 5,
+) -> None:
+    for number in range(days.start * 288, days.stop * 288):
+        at = MONDAY + timedelta(minutes=step_min * number)
+        bank.learn([LATENCY], [value(at)], at, outside=outside)
+
+
+MONDAY = datetime(2026, 10, 12, tzinfo=UTC)
+
+
+def test_weekends_are_told_from_weekdays_after_some_weeks() -> None:
+    bank = BaselineBank()
+    minutes(bank, range(28), lambda at: 50.0 if at.weekday() >= 5 else 100.0)
+    wednesday, saturday = MONDAY + timedelta(days=30, hours=12), MONDAY + timedelta(days=33, hours=12)
+    assert bank.expect(LATENCY, wednesday).mean == pytest.approx(100, rel=0.1)
+    assert bank.expect(LATENCY, saturday).mean < 75
+
+
+def test_a_new_level_is_followed_within_a_day_once_it_lasts() -> None:
+    bank = BaselineBank()
+    noise = np.random.default_rng(3)
+    minutes(bank, range(7), lambda at: 100.0 + noise.normal(0, 3))
+    later = MONDAY + timedelta(days=7, hours=4)
+    minutes(bank, range(7, 8), lambda at: 200.0 + noise.normal(0, 3), outside={LATENCY})
+    assert bank.expect(LATENCY, MONDAY + timedelta(days=8)).mean == pytest.approx(200, rel=0.15)
+    held = BaselineBank()
+    minutes(held, range(7), lambda at: 100.0)
+    for number in range(48):
+        at = later + timedelta(minutes=5 * number)
+        held.learn([LATENCY], [200.0], at, outside={LATENCY})
+    assert held.expect(LATENCY, later + timedelta(hours=4)).mean < 110, "four hours of an incident teach little"
+
+
+def test_a_job_of_every_night_becomes_usual_at_its_time_only() -> None:
+    bank = BaselineBank()
+    noise = np.random.default_rng(3)
+
+    def nightly(at: datetime) -> float:
+        busy = at.hour == 2 and at.minute < 20
+        return (300.0 if busy else 100.0) + float(noise.normal(0, 4))
+
+    minutes(bank, range(6), nightly)
+    there = bank.expect(LATENCY, MONDAY + timedelta(days=6, hours=2, minutes=10))
+    assert there.mean + 1.3 * there.excess * there.sigma > 280
+    assert bank.expect(LATENCY, MONDAY + timedelta(days=6, hours=12)).excess == 0
+
+
+def test_hours_of_a_zone_follow_its_daylight_saving() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    bank = BaselineBank(zone=berlin)
+    minutes(bank, range(13), lambda at: 100.0 if at.astimezone(berlin).hour == 9 else 10.0)
+    winter = datetime(2026, 10, 26, 9, 30, tzinfo=berlin)
+    assert bank.expect(LATENCY, winter).mean == pytest.approx(100, rel=0.1)
+    assert bank.expect(LATENCY, winter - timedelta(hours=3)).mean == pytest.approx(10, rel=0.1)
+
+
+def test_after_a_gap_the_last_hours_say_nothing() -> None:
+    bank = taught([0.1] * 30)
+    late = T0 + timedelta(hours=2)
+    bank.learn([LATENCY], [0.1], late)
+    assert bank.expect(LATENCY, late + timedelta(hours=30)).known
+
+
+def test_many_are_answered_as_one_by_one() -> None:
+    bank = BaselineBank()
+    for value in noisy(100):
+        bank.learn([LATENCY, WEB_LATENCY], [value, 10 * value], T0)
+    many = bank.expect_many([WEB_LATENCY, MEMORY, LATENCY], T0)
+    assert many.mean[[0, 2]].tolist() == [bank.expect(key, T0).mean for key in (WEB_LATENCY, LATENCY)]
+    assert isnan(many.mean[1])
+    assert many.known.tolist() == [True, False, True]
+
+
+def test_a_series_takes_no_more_than_its_share_of_memory() -> None:
+    table = Table(1000)
+    size = sum(getattr(table, name).nbytes for name in Table.__annotations__)
+    assert size / 1000 <= 2500
+
+
+def test_rows_of_the_first_layout_are_taken_over() -> None:
+    row = BaselineRow(LATENCY, [0.2] * 24 + [0.25], [0.02] * 25, [100.0] * 24 + [2000.0], 3)
+    expected = BaselineBank([row]).expect(LATENCY, T0)
+    assert (expected.mean, expected.weight, expected.generated) == (pytest.approx(0.2), 100, True)
+    assert expected.sigma == pytest.approx(0.02 * MAD_TO_SIGMA)

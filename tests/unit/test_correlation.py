@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.anomaly import KIND_OF, SYMPTOM_KINDS, Anomaly, AnomalyKind
+from pipeline.domain.anomaly import KIND_OF, SYMPTOM_KINDS, Anomaly, AnomalyKind, Bound
 from pipeline.domain.correlation import FOLDING_KINDS, Fold, correlate, explained_by
 from pipeline.domain.ids import IncidentId, ServiceName
 from pipeline.domain.incident import FAMILY_OF, Case, Incident, StoredAnomaly, fingerprint
@@ -233,6 +233,66 @@ def test_the_root_of_a_circle_is_its_cause_or_what_is_open() -> None:
     below = graph_of([(WEB, A), (A, B), (B, C), (C, A), (B, LEDGER)])
     (fold,) = correlate([*seen, trouble(LEDGER)], below, [])
     assert fold.service == LEDGER
+
+
+def traffic(service: ServiceName, value: float) -> Anomaly:
+    above = value > 10.0
+    bound = Bound(16.0 if above else 6.0, breach_above=above)
+    key = SeriesKey(service, Signal.TRAFFIC)
+    return make_anomaly(key, kind=AnomalyKind.TRAFFIC, value=value, peak=value, expected=10.0, sigma=1.0, bound=bound)
+
+
+def test_a_surge_and_what_it_overloads_belong_where_it_comes_in() -> None:
+    seen = [traffic(WEB, 30.0), traffic(CHECKOUT, 30.0), traffic(PAYMENTS, 30.0), trouble(PAYMENTS), trouble(CHECKOUT)]
+    for order in permutations(seen):
+        (fold,) = correlate(order, GRAPH, [])
+        assert (fold.service, fold.family, fold.lead.kind) == (WEB, "requests", AnomalyKind.TRAFFIC)
+
+
+def test_a_surge_below_that_nobody_above_has_made_is_not_the_cause_of_failures_there() -> None:
+    retried = replace(trouble(PAYMENTS, ERRORS), value=0.9, peak=0.9)
+    (fold,) = correlate([retried, trouble(CHECKOUT), traffic(PAYMENTS, 14.0)], GRAPH, [])
+    assert (fold.service, fold.lead.kind) == (PAYMENTS, ERRORS)
+
+
+def test_a_drop_belongs_to_the_topmost_or_to_who_fails() -> None:
+    drops = [traffic(one, 2.0) for one in (WEB, CHECKOUT, PAYMENTS)]
+    (fold,) = correlate(drops, GRAPH, [])
+    assert (fold.service, fold.lead.kind) == (WEB, AnomalyKind.TRAFFIC)
+    (fold,) = correlate([traffic(PAYMENTS, 2.0), trouble(CHECKOUT, ERRORS)], GRAPH, [])
+    assert fold.service == CHECKOUT, "who fails asks no more"
+    (fold,) = correlate([*drops, trouble(LEDGER, ERRORS), trouble(WEB, ERRORS)], GRAPH, [])
+    assert fold.service == LEDGER, "users leave"
+    apart = correlate([traffic(WEB, 2.0), trouble(LEDGER, DISK)], GRAPH, [])
+    assert len(apart) == 2
+
+
+def test_a_release_that_made_things_worse_leads_unless_something_below_is_in_trouble() -> None:
+    release = trouble(CHECKOUT, AnomalyKind.DEPLOYMENT_REGRESSION)
+    (fold,) = correlate([trouble(WEB), trouble(CHECKOUT), release], GRAPH, [])
+    assert (fold.service, fold.lead) == (CHECKOUT, release)
+    (fold,) = correlate([release, trouble(LEDGER)], GRAPH, [])
+    assert (fold.service, fold.lead.kind) == (LEDGER, LATENCY)
+
+
+def test_the_root_is_the_first_candidate_and_each_has_a_reason() -> None:
+    (fold,) = correlate([trouble(WEB), trouble(CHECKOUT), trouble(LEDGER)], GRAPH, [])
+    assert [one.service for one in fold.candidates] == [LEDGER, CHECKOUT, WEB] or fold.candidates[0].service == LEDGER
+    assert {one.service for one in fold.candidates} == {LEDGER, CHECKOUT, WEB}
+    assert all(0 < one.score <= 1 and one.reason for one in fold.candidates)
+    assert fold.candidates[0].score == max(one.score for one in fold.candidates)
+
+
+def test_a_storm_is_at_most_one_incident_a_service() -> None:
+    names = [ServiceName(f"s{number:02d}") for number in range(20)]
+    kinds = [LATENCY, ERRORS, MEMORY, DISK, CERT]
+    pool = [trouble(name, kind) for name in names for kind in kinds]
+    storm = [replace(pool[number % len(pool)], started_at=after(number % 300)) for number in range(10_000)]
+    for graph in (graph_of([]), graph_of([(names[0], name) for name in names[1:]])):
+        folds = correlate(storm, graph, [make_incident(service=names[3], family="disk")])
+        assert len({fold.service for fold in folds}) == len(folds) <= 20
+        assert sum(len(fold.anomalies) for fold in folds) == 10_000
+        assert [fold.incident for fold in folds if fold.service == names[3]] == [INCIDENT]
 
 
 def caller_case(*seen: Anomaly, **changes: Any) -> Case:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import CallEdge
-from pipeline.domain.topology import DependencyGraph
+from pipeline.domain.topology import DependencyGraph, EdgeAges
 
 NAMES = [ServiceName(name) for name in "abcdef"]
 A, B, C, D, E, F = NAMES
@@ -58,3 +58,14 @@ def test_callers_and_callees_are_two_sides_of_one_relation(pairs: list[tuple[Ser
         further = frozenset[ServiceName]().union(*(graph.callees(callee) for callee in direct))
         assert graph.callees(here) == (direct | further) - {here}
         assert all(here in graph.callers(callee) for callee in graph.callees(here))
+
+
+def test_edges_age_unless_they_were_given_for_good() -> None:
+    ages = EdgeAges([(A, B), (C, C)], max_age_s=100.0)
+    ages.see([(B, C), (D, D)], 1000.0)
+    ages.see([(C, D)], 1050.0)
+    assert ages.graph(1100.0).edges == {(A, B), (B, C), (C, D)}
+    assert ages.graph(1101.0).edges == {(A, B), (C, D)}
+    ages.see([(B, C)], 1140.0)
+    assert ages.graph(1150.0).edges == {(A, B), (B, C), (C, D)}
+    assert ages.graph(9999.0).edges == {(A, B)}

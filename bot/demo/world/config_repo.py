@@ -36,7 +36,8 @@ class ConfigRepo:
         for spec in SPECS.values():
             self._write_timeout(spec.name, spec.upstream_timeout_ms)
         await self._run("add", "--all")
-        await self._run("commit", "--quiet", "--message", "Settings of the four services")
+        # Dated back: what the services have run on from the beginning is no change of today.
+        await self._run("commit", "--quiet", "--message", "Settings of the four services", at="2026-01-05T09:00:00Z")
 
     async def commit_timeout(self, service: str, timeout_ms: int, message: str) -> str:
         """Commit a new upstream time-out of `service` and return the commit's id."""
@@ -89,12 +90,12 @@ class ConfigRepo:
             encoding="utf-8",
         )
 
-    async def _run(self, *arguments: str) -> str:
+    async def _run(self, *arguments: str, at: str | None = None) -> str:
         process = await asyncio.create_subprocess_exec(
             self._git,
             *arguments,
             cwd=self._paths.config_repo,
-            env=_environment(),
+            env=_environment() | ({"GIT_AUTHOR_DATE": at, "GIT_COMMITTER_DATE": at} if at else {}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -131,10 +131,9 @@ def _days(values: Sequence[float | None]) -> float | None:
 
 
 def _rate(values: Sequence[float | None]) -> float | None:
-    """A sum as a rate. A count of nothing is not told; a second metric, if asked for, shows that the source lives."""
-    if values[0] is None:
-        return 0.0 if len(values) > 1 and values[1] is not None else None
-    return values[0] / PERIOD_S
+    """A sum as a rate. Nothing is told of nothing: a moment without a sum is that of a second metric, which shows that
+    the source lives."""
+    return 0.0 if values[0] is None else values[0] / PERIOD_S
 
 
 def _error_ratio(values: Sequence[float | None]) -> float | None:

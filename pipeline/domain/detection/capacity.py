@@ -21,10 +21,6 @@ HORIZON_S = 30 * 86_400.0
 """A breach further away than this is not foreseen."""
 PAGE_WITHIN_S = 12 * 3600.0
 """A breach further away than this wakes nobody."""
-NEW_GROWTH = 0.5
-"""A growth never seen before may page when the limit is this share of its window away."""
-KNOWN_GROWTH = 0.25
-"""As `NEW_GROWTH`, for a series that moves all the time."""
 SURE = 3.0
 """The latest end of the interval may be this many times the page's own bound away."""
 CONFIRMED_BY = 3
@@ -226,7 +222,7 @@ def _said(found: Sequence[Growth], horizon_s: float, page_within_s: float) -> Fo
 
 
 def _pages(growth: Growth, page_within_s: float) -> bool:
-    soon_s = min(page_within_s, (NEW_GROWTH if growth.new else KNOWN_GROWTH) * growth.window_s)
+    soon_s = min(page_within_s, growth.ahead_s)
     return growth.eta_s <= soon_s and growth.high_s <= SURE * soon_s
 
 

@@ -47,6 +47,14 @@ LOOKAHEAD = 3.0
 """A line is followed this many windows ahead, and no further."""
 FARTHEST_RISES = 1.7 * LOOKAHEAD
 """How many times its rise from first to last third a window may be from the limit and be worth a closer look."""
+NEW_GROWTH = 0.5
+"""A line is good for a page this share of its window ahead when the series was quiet for long before,"""
+HIGHER_GROWTH = 0.35
+"""when it has passed all heights from which it came down,"""
+KNOWN_GROWTH = 0.25
+"""and when it may be anything: the first cycle of many, say."""
+QUIET_S = 86_400.0
+"""Quiet for long is this, or twice the window if that is longer: what happens daily has then been seen."""
 HISTORY_SCALES = 3
 """How many scales coarser than a window its history is read from."""
 CYCLE_WIDTH_S = 3600.0
@@ -67,9 +75,8 @@ class Growth:
     eta_s: float
     low_s: float
     high_s: float
-    window_s: float
-    new: bool
-    """The series was quiet for long before the window, or never came down from this height: it has not been here."""
+    ahead_s: float
+    """How far ahead this line is good for a page."""
 
 
 def growths(scales: Scales, now: float, value: float, usual: float, limit: float) -> list[Growth]:
@@ -149,13 +156,13 @@ def _lines(
         if cap is not None and value < cap:
             continue
         eta_s = float(eta[row])
+        ahead = NEW_GROWTH if calm else HIGHER_GROWTH if cap is not None else KNOWN_GROWTH
         found.append(
             Growth(
                 eta_s=eta_s,
                 low_s=float(left[row] / slope_high[row]),
                 high_s=max(float(max(limit - at_now[row], left[row]) / slope_low[row]), eta_s),
-                window_s=float(spans[row]),
-                new=calm or cap is not None,
+                ahead_s=ahead * float(spans[row]),
             )
         )
     return found
@@ -186,7 +193,8 @@ def _history(
     cap: float | None = None
     calm = False
     own = min(at + HISTORY_SCALES, len(widths_s) - 1)
-    for k in sorted({at, own, max(own, cycle), len(widths_s) - 1}):
+    days = max(own, cycle)
+    for k in sorted({at, own, days, len(widths_s) - 1}):
         before = scales.ts[k] < start - (widths_s[k] if k > at else 0.0)
         if not before.any():
             continue
@@ -195,8 +203,8 @@ def _history(
         reached = _cap([peak for peak in peaks if peak < limit], limit)
         if reached is not None:
             cap = max(reached, cap if cap is not None else reached)
-        if k == own:
-            long = start - float(scales.ts[k, before][0]) >= 2.0 * widths_s[at] * WINDOW
+        if k == days:
+            long = start - float(scales.ts[k, before][0]) >= max(2.0 * widths_s[at] * WINDOW, QUIET_S)
             calm = long and float(high.max() - low.min()) <= DROP_SHARE * rise
     return cap, calm
 

@@ -54,7 +54,7 @@ def slower(
 def failing_more(
     before: FloatArray, asked_before: FloatArray, after: FloatArray, asked_after: FloatArray, factor: float = 1.0
 ) -> Worse | None:
-    """Errors: ratios and requests a minute, before and after. A binomial test, overdispersed as the minutes before were."""
+    """Errors: ratios and requests a minute, before and after: a binomial test, overdispersed as the minutes before."""
     share, past = _pooled(before, asked_before)
     later, now = _pooled(after, asked_after)
     if np.isfinite(before).sum() < LEAST_BEFORE or np.isfinite(after).sum() < LEAST_AFTER or past <= 0 or now <= 0:

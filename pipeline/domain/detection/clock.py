@@ -6,17 +6,19 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from math import isfinite
 from statistics import median
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
 from pipeline.domain.detection.kinds import MAX_PERIOD_S, MIN_PERIOD_S
 from pipeline.domain.detection.layout import Float64s
+from pipeline.domain.errors import ConfigurationError
 
 ESTIMATE_POINTS = 8
 """Points looked at before their distance is settled."""
 ZONE_STEP_S = 900.0
-"""Zones change their offset on quarters of an hour."""
+FIRST_DATE_S, LAST_DATE_S = -6e10, 2.5e11
+"""Zones change their offset on quarters of an hour; dates are known for the years 70 to 9890 or so."""
 
 
 def estimated_period_s(ts: list[float]) -> float | None:
@@ -32,13 +34,16 @@ class LocalClock:
     """Seconds to add to epoch seconds so that profiles follow the local time of a zone, summer time included."""
 
     def __init__(self, zone: str) -> None:
-        self._zone = None if zone == "UTC" else ZoneInfo(zone)
+        try:
+            self._zone = None if zone == "UTC" else ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ConfigurationError(f"unknown time zone {zone!r}: use an IANA name such as Europe/Berlin") from error
         self._known: dict[float, float] = {}
 
     def offset_s(self, ts: float) -> float:
-        if self._zone is None:
-            return 0.0
         quarter = ts // ZONE_STEP_S * ZONE_STEP_S
+        if self._zone is None or not FIRST_DATE_S < quarter < LAST_DATE_S:
+            return 0.0
         known = self._known.get(quarter)
         if known is None:
             offset = datetime.fromtimestamp(quarter, UTC).astimezone(self._zone).utcoffset()

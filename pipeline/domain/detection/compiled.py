@@ -21,6 +21,18 @@ COMPILED: bool = numba is not None
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def _cache_folder() -> str:
+    """A folder of its own for each state of the sources: numba's own check misses a change in an imported file."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted(here.glob("*.py")):
+        digest.update(source.read_bytes())
+    return str(here / "__pycache__" / f"compiled-{digest.hexdigest()[:16]}")
+
+
+_CACHE_FOLDER = _cache_folder()
+
+
 def compiled(function: Function) -> Function:
     """``function`` as machine code (no GIL, IEEE arithmetic with NaN); the function itself where numba is missing.
 
@@ -30,7 +42,7 @@ def compiled(function: Function) -> Function:
     if numba is None:
         return function
     previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _cache_folder()
+    numba.config.CACHE_DIR = _CACHE_FOLDER
     try:
         made: Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no folder to keep it in
@@ -38,14 +50,3 @@ def compiled(function: Function) -> Function:
     finally:
         numba.config.CACHE_DIR = previous
     return made
-
-
-def _cache_folder() -> str:
-    """A folder of its own for each state of the sources: numba's own check misses a change in a called file."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for source in sorted(here.glob("*.py")):
-        text = source.read_bytes()
-        if b"@compiled" in text:
-            digest.update(text)
-    return str(here / "__pycache__" / f"compiled-{digest.hexdigest()[:16]}")

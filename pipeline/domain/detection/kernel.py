@@ -60,7 +60,7 @@ def run(
         now = ts[at]
         day_share = (now + offsets_s[at]) % lay.DAY_S / lay.DAY_S
         week_share = (now + offsets_s[at]) % lay.WEEK_S / lay.WEEK_S
-        hour = int(day_share * lay.HOURS)
+        hour = min(int(day_share * lay.HOURS), lay.HOURS - 1)
         day_index, day_beside, day_lean = slot(day_share, int(tuning[lay.DAY_SLOTS]), tuning[lay.INTERPOLATE])
         week_index, week_beside, week_lean = slot(week_share, int(tuning[lay.WEEK_SLOTS]), tuning[lay.INTERPOLATE])
         for i in range(values.shape[1]):
@@ -194,7 +194,7 @@ def look(a: Arrays, slot_s: float, tuning: Float64s, mean: Float64s, sigma: Floa
     offset), and how far from that is usual. NaN for a series that has seen nothing."""
     hot = a.hot
     day_share, week_share = slot_s % lay.DAY_S / lay.DAY_S, slot_s % lay.WEEK_S / lay.WEEK_S
-    hour = int(day_share * lay.HOURS)
+    hour = min(int(day_share * lay.HOURS), lay.HOURS - 1)
     day_index, day_beside, day_lean = slot(day_share, int(tuning[lay.DAY_SLOTS]), tuning[lay.INTERPOLATE])
     week_index, week_beside, week_lean = slot(week_share, int(tuning[lay.WEEK_SLOTS]), tuning[lay.INTERPOLATE])
     for i in range(len(mean)):

@@ -29,6 +29,8 @@ LATE_LIMIT = 30.0
 """So many values in a row behind the newest: it is the newest that had the wrong time."""
 FLAT_SUSTAIN = 3.0
 """Points in a row that a series without spread must stay away from its constant."""
+LEAST_JUMP = 3.0
+"""Sigmas below which a surprise is no jump."""
 JUMP_FADE = 0.2
 """Share by which a remembered jump fades each time it does not come again."""
 
@@ -70,7 +72,7 @@ def between(here: float, there: float, share: float) -> float:
 def slot(share: float, bins: int, interpolate: float) -> tuple[int, int, float]:
     """For a ``share`` of the day or week: its bin, the bin on the nearer side, and how far to lean to that one."""
     at = share * bins
-    index = int(at)
+    index = min(int(at), bins - 1)  # a time just before 1970 has a share of 1.0
     beside = at - index - 0.5
     return index, (index + (1 if beside > 0.0 else -1)) % bins, abs(beside) * interpolate
 
@@ -174,8 +176,11 @@ def passes(
 
 @compiled
 def blend_jump(past_code: float, sigmas: float, rate: float) -> int:
+    jump = sigmas if sigmas >= LEAST_JUMP else 0.0
+    if jump == 0.0 and past_code == 0.0:
+        return 0
     past = jump_sigmas(past_code)
-    return int(jump_code(past + (rate if sigmas > past else JUMP_FADE) * (sigmas - past)))
+    return int(jump_code(past + (rate if jump > past else JUMP_FADE) * (jump - past)))
 
 
 @compiled

@@ -36,6 +36,8 @@ _LEADING = 0.5
 """Weight lost by trouble to which nothing of the front's leads."""
 _CLEAR = 1.0
 """Strength from which a callee counts as in trouble."""
+_SLIGHT = 0.3
+"""The same for the front, which may be but touched: it serves much else."""
 _UNREACHED = 0.5
 """Weight of a service that no chain of calls joins with the affected front."""
 
@@ -180,11 +182,12 @@ def front(
     for service, items in found.items():
         symptom = _best(items, SYMPTOMS)
         strength = max(symptom.strength if symptom is not None else 0.0, (moves or {}).get(service, 0.0))
-        if strength >= _CLEAR and graph.knows(service):
+        if strength >= _SLIGHT and graph.knows(service):
             troubled[service] = strength
     if not troubled:
         return None
-    return max(troubled, key=lambda name: (len(graph.below(name) & set(troubled)), troubled[name], name))
+    clear = {name for name, strength in troubled.items() if strength >= _CLEAR}
+    return max(troubled, key=lambda name: (len(graph.below(name) & clear), troubled[name], name))
 
 
 def weigh_by_target(

@@ -41,7 +41,7 @@ class MinuteHistory:
     def take(
         self, keys: Sequence[SeriesKey], series: Sequence[Sequence[Sample]], expected: Expectations, now: datetime
     ) -> None:
-        """Takes every sample of ``series`` (of ``keys``, oldest first) that is newer than the newest taken of its key."""
+        """Takes the samples of ``series`` (of ``keys``, oldest first) that are newer than all taken of their key."""
         self._advance(int(now.timestamp() // 60))
         if keys != self._asked:
             self._asked = list(keys)

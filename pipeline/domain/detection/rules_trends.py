@@ -34,7 +34,7 @@ NEW_AT_MOST = 64
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """An anomaly that lasts until its series comes back under ``share`` of what is expected of it (errors: ``level``)."""
+    """An anomaly that lasts until its series is back under ``share`` of what is expected of it (errors: ``level``)."""
 
     anomaly: Anomaly
     share: float

@@ -214,6 +214,13 @@ async def test_pages_of_metrics_and_of_values_and_no_more_than_500_queries_a_cal
     assert any("NextToken" in body for body in bodies)
 
 
+@pytest.mark.parametrize(("delay_s", "ends"), [(60.0, [0]), (30.0, [0, 1])])
+async def test_minutes_that_may_still_change_are_waited_for(aws: FakeAws, delay_s: float, ends: list[int]) -> None:
+    aws.measure("AWS/Lambda", "Duration", FUNCTION, {LAST + n * MINUTE: [100.0] for n in (0, 1, 2)})
+    reading = await read(aws, delay_s=delay_s)
+    assert [sample.at for sample in reading.samples] == [LAST + MINUTE + n * MINUTE for n in ends]
+
+
 async def test_what_was_told_is_not_told_again_and_gaps_are_filled_up(aws: FakeAws) -> None:
     aws.measure("AWS/Lambda", "Duration", FUNCTION, {LAST - MINUTE: [100.0], LAST: [200.0]})
     async with at_aws(aws) as source:

@@ -182,6 +182,13 @@ class TestTraces(TracesContract):
             ("b", "a", "shop", 0.2, True),
         ]
 
+    async def test_a_trace_that_began_before_the_window_is_left_out(self, world: TracesAtNewRelic) -> None:
+        start = long_ago()
+        await world.put([make_trace(start, 1, 0.5), make_trace(start, 2, 0.5)])
+        window = start + timedelta(milliseconds=1005), start + timedelta(minutes=1)
+        reading = await world.source.search(CART, *window, limit=5)
+        assert [trace.spans[0].started_at for trace in reading.traces] == [start + timedelta(seconds=2)]
+
     async def test_two_requests_whatever_the_number_of_traces(self, world: TracesAtNewRelic) -> None:
         start = long_ago()
         await world.put([make_trace(start, n, 0.1 * n) for n in range(1, 30)])

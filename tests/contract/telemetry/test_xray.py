@@ -206,6 +206,7 @@ class TestTopology(TopologyContract):
         start = long_ago()
         world.aws.services = [
             {"ReferenceId": 0, "Name": "shop", "Type": "client", "Edges": [_edge(2, 300)]},
+            {"ReferenceId": 4, "Name": "browser", "Type": "client", "Edges": [_edge(2, 300)]},
             {"ReferenceId": 1, "Name": "resize", "Type": "AWS::Lambda", "Edges": [_edge(3, 300), _edge(2, 0)]},
             {"ReferenceId": 2, "Name": "shop", "Type": "AWS::ECS::Container", "Edges": [_edge(1, 300), _edge(9, 5)]},
             {"ReferenceId": 3, "Name": "resize", "Type": "AWS::Lambda::Function", "Edges": []},

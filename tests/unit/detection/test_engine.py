@@ -215,6 +215,19 @@ def test_whatever_comes_a_score_is_a_share(points: list[tuple[float, float]], pe
         assert found == (score >= 0.5)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("ts", [-1e-20, -5e-324, 86_399.99999999999, 604_799.9999999999, -1e18, 1e18, 1e300])
+def test_times_at_the_edges_stay_inside_the_profiles(ts: float, zone: str) -> None:
+    detector = SeriesDetector("generic", MINUTE, zone=zone)
+    for _ in range(3):
+        assert detector.update(ts, 1.0)[1] is False
+
+
+def test_an_unknown_zone_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="Mars/Olympus"):
+        SeriesDetector("generic", MINUTE, zone="Mars/Olympus")
+
+
 def test_unknown_kinds_and_periods_are_named() -> None:
     with pytest.raises(ConfigurationError, match="latency"):
         SeriesDetector("latencies", MINUTE)
