@@ -105,6 +105,10 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._stages.detector.save()
+        except TemporaryError as error:
+            log.warning("baselines of the last minutes not stored: %s", error)
 
     async def _detect(self, others_ran: bool) -> None:
         now = self._clock.now()

@@ -212,7 +212,7 @@ class BaselineBank:
             table, rows, WEEK_HOURS + hour, WEEK_HOURS + (hour + step) % 24, near, MIN_WEIGHT_HOUR
         )
         by_week, week_weight = _between(table, rows, week, (week + step) % WEEK_HOURS, near, MIN_WEIGHT_WEEK)
-        trusted = np.where(week_weight >= MIN_WEIGHT_WEEK, week_weight / (week_weight + MIN_WEIGHT_HOUR), 0.0)
+        trusted = np.where(week_weight >= MIN_WEIGHT_WEEK, week_weight / (week_weight + MIN_WEIGHT_WEEK), 0.0)
         known = hour_weight >= MIN_WEIGHT_HOUR
         recent = (table.recent_weight[rows] >= MIN_WEIGHT_GLOBAL) & (at.timestamp() - table.last[rows] < STALE_S)
         total = table.weight[rows, GLOBAL_SEGMENT].astype(np.float64)

@@ -11,6 +11,7 @@ from pipeline.domain.anomaly import SYMPTOM_KINDS, Anomaly, AnomalyKind
 from pipeline.domain.ids import IncidentId, ServiceName
 from pipeline.domain.incident import FAMILY_OF, Case
 from pipeline.domain.lifecycle import IncidentState, PlanState
+from pipeline.domain.telemetry import SeriesKey
 from pipeline.domain.topology import DependencyGraph
 
 HURTS_CALLERS = frozenset({"requests", "memory"})
@@ -112,7 +113,12 @@ TRAFFIC_COUNTS = 3.0
 """Traffic far from usual explains slow and failing requests; these do not explain it."""
 
 
-def correlate(anomalies: Sequence[Anomaly], graph: DependencyGraph, open_incidents: Iterable[Standing]) -> list[Fold]:
+def correlate(
+    anomalies: Sequence[Anomaly],
+    graph: DependencyGraph,
+    open_incidents: Iterable[Standing],
+    attached: Mapping[SeriesKey, IncidentId] | None = None,
+) -> list[Fold]:
     """Assigns every anomaly to one fold.
 
     Slow or failing requests belong to the deepest service below, over any number of hops, that is in trouble itself;
@@ -122,6 +128,9 @@ def correlate(anomalies: Sequence[Anomaly], graph: DependencyGraph, open_inciden
     or to what makes a service above or below fail: requests that are not made any more. Services that call each other
     in a circle are equally deep and have one root: the one with a cause, else the one with an open incident, else the
     first by name. Open incidents take what belongs to them first, so that a late symptom opens no second card.
+
+    ``attached``: the open incident that each series belongs to already. What would make a new incident of nothing but
+    such series stays where it is: the root may get well before its symptoms.
     """
     by_place: dict[Place, IncidentId] = {
         (incident.service, incident.family): incident.id for incident in open_incidents
@@ -130,6 +139,8 @@ def correlate(anomalies: Sequence[Anomaly], graph: DependencyGraph, open_inciden
     groups: dict[Place, list[Anomaly]] = {}
     for anomaly in anomalies:
         groups.setdefault(homes.of(anomaly), []).append(anomaly)
+    if attached:
+        groups = _kept(groups, by_place, attached)
     if len(anomalies) >= STORM_ANOMALIES:
         groups = _one_each(groups, by_place)
     return [
@@ -166,6 +177,22 @@ def symptom_of(incident: Standing, seen: Sequence[Anomaly], root: Fold, graph: D
     if root.lead.kind is AnomalyKind.TRAFFIC:
         return own <= graph.callees(root.service) - graph.callers(root.service)
     return root.family == "memory" and own <= above | {root.service}
+
+
+def _kept(
+    groups: Mapping[Place, Sequence[Anomaly]],
+    open_places: Mapping[Place, IncidentId],
+    attached: Mapping[SeriesKey, IncidentId],
+) -> dict[Place, list[Anomaly]]:
+    places = {incident: place for place, incident in open_places.items()}
+    kept: dict[Place, list[Anomaly]] = {}
+    for place, members in groups.items():
+        owners = {attached.get(one.key) for one in members}
+        owner = owners.pop() if len(owners) == 1 else None
+        symptoms = all(one.kind in FOLDING_KINDS for one in members)
+        stays = place not in open_places and owner is not None and owner in places and symptoms
+        kept.setdefault(places[owner] if stays and owner is not None else place, []).extend(members)
+    return kept
 
 
 def _one_each(

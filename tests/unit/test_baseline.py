@@ -260,10 +260,10 @@ def test_a_job_of_every_night_becomes_usual_at_its_time_only() -> None:
         busy = at.hour == 2 and at.minute < 20
         return (300.0 if busy else 100.0) + float(noise.normal(0, 4))
 
-    minutes(bank, range(6), nightly)
-    there = bank.expect(LATENCY, MONDAY + timedelta(days=6, hours=2, minutes=10))
+    minutes(bank, range(9), nightly)
+    there = bank.expect(LATENCY, MONDAY + timedelta(days=9, hours=2, minutes=10))
     assert there.mean + 1.3 * there.excess * there.sigma > 280
-    assert bank.expect(LATENCY, MONDAY + timedelta(days=6, hours=12)).excess == 0
+    assert bank.expect(LATENCY, MONDAY + timedelta(days=9, hours=12)).excess == 0
 
 
 def test_hours_of_a_zone_follow_its_daylight_saving() -> None:

@@ -283,6 +283,18 @@ def test_the_root_is_the_first_candidate_and_each_has_a_reason() -> None:
     assert fold.candidates[0].score == max(one.score for one in fold.candidates)
 
 
+def test_symptoms_that_outlast_their_root_stay_with_its_incident() -> None:
+    surge = incident_at(WEB)
+    left = [trouble(PAYMENTS), trouble(LEDGER)]
+    attached = {one.key: INCIDENT for one in left}
+    (fold,) = correlate(left, GRAPH, [surge], attached)
+    assert (fold.service, fold.incident, len(fold.anomalies)) == (WEB, INCIDENT, 2)
+    (fold,) = correlate([*left, trouble(MAILER)][1:2], GRAPH, [surge], {})
+    assert (fold.service, fold.incident) == (LEDGER, None)
+    found = correlate([trouble(WEB), trouble(LEDGER)], GRAPH, [surge], {trouble(WEB).key: INCIDENT})
+    assert [(fold.service, fold.incident) for fold in found] == [(LEDGER, None)], "a root that shows later"
+
+
 def test_a_storm_is_at_most_one_incident_a_service() -> None:
     names = [ServiceName(f"s{number:02d}") for number in range(20)]
     kinds = [LATENCY, ERRORS, MEMORY, DISK, CERT]

@@ -1,0 +1,1 @@
+"""Detection: streaming scores for series, pages, forecasts, worlds and root causes."""

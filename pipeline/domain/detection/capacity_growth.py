@@ -35,7 +35,7 @@ MIN_LATE_SHARE = 0.5
 """The last third of the window must rise at this share of the line's slope."""
 MAX_FALL_SHARE = 0.1
 """The newest bucket may lie this share of the rise under the line."""
-CLEARANCE = 0.25
+CLEARANCE = 0.4
 """How far above the heights it came down from before a series must be, as a share of what was left from there."""
 MOST_CLEARANCE = 0.6
 """However much those heights vary, no more than this share is asked for."""
@@ -51,7 +51,7 @@ NEW_GROWTH = 0.5
 """A line is good for a page this share of its window ahead when the series was quiet for long before,"""
 HIGHER_GROWTH = 0.35
 """when it has passed all heights from which it came down,"""
-KNOWN_GROWTH = 0.25
+KNOWN_GROWTH = 0.18
 """and when it may be anything: the first cycle of many, say."""
 QUIET_S = 86_400.0
 """Quiet for long is this, or twice the window if that is longer: what happens daily has then been seen."""

@@ -14,7 +14,7 @@ LEAST_AFTER, LEAST_BEFORE = 5, 20
 MAD_TO_SIGMA = 1.4826
 DEPENDENT = 3.0
 """Neighbouring minutes are not independent: so many count as one."""
-LATENCY_SIGMAS, LEAST_SLOWER_SHARE = 5.0, 0.15
+LATENCY_SIGMAS, LEAST_SLOWER_SHARE = 5.0, 0.2
 STEADY_SHARE = 0.8
 """Share of the minutes after the change that must be worse than the middle before it."""
 ERROR_SIGMAS, LEAST_MORE_ERRORS = 5.0, 0.008

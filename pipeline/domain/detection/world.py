@@ -11,7 +11,7 @@ from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.detection.rules_trends import Trends
 from pipeline.domain.detection.world_incidents import Closed, Incidents, Page, WorldIncident
-from pipeline.domain.detection.world_names import Names
+from pipeline.domain.detection.world_names import ChangeLike, Names, change_of
 from pipeline.domain.ids import IncidentId, ServiceName
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.topology import EdgeAges
@@ -65,19 +65,19 @@ class WorldDetector:
         self,
         ts: float,
         metrics: Mapping[str, Mapping[str, float | Mapping[str, float]]],
-        changes: Sequence[ChangeEvent] = (),
+        changes: Sequence[ChangeLike] = (),
         edges: Sequence[tuple[str, str]] | None = None,
     ) -> list[Page]:
         """Takes the reading at ``ts`` (epoch seconds, ascending): ``metrics[service][name]``, see `world_names`.
 
         ``changes`` that became known since the last step; ``edges`` seen in this one. Raises ValueError for a metric
-        nobody knows.
+        nobody knows, or a change of no service.
         """
         now = datetime.fromtimestamp(ts, UTC)
         if edges:
             self._edges.see(_pairs(edges), ts)
         self._changes = [one for one in self._changes if ts - one.at.timestamp() <= CHANGES_KEPT_S]
-        self._changes += changes
+        self._changes += [change_of(one, ts) for one in changes]
         fresh = []
         for key, value in self._names.read(metrics):
             sample = Sample(key, now, value)

@@ -91,7 +91,8 @@ class Incidents:
         """One step: the pages to send and what is over. ``last_told``: epoch seconds of each series' newest sample."""
         self._seen = {one.key: self._seen.get(one.key, ts) for one in anomalies}
         pages = []
-        for fold in correlate(anomalies, graph, self.open.values()):
+        attached = {key: incident.id for incident in self.open.values() for key in incident.anomalies}
+        for fold in correlate(anomalies, graph, self.open.values(), attached):
             incident = self.open.get(fold.incident) if fold.incident is not None else None
             news = incident is None
             if incident is None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import isfinite
 
+from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import SeriesKey, Signal
 
@@ -94,3 +96,30 @@ class Names:
         named = Named(SeriesKey(ServiceName(service), meaning[0], instance), meaning[1])
         self._known[service, name] = named
         return named
+
+
+ChangeLike = ChangeEvent | Mapping[str, object] | tuple[float, str, str]
+"""A change: an event, a mapping with ``service``, ``revision`` and perhaps ``ts``, ``title``, ``kind``, ``author``, or
+the three of (ts, service, revision). ``ts`` is epoch seconds."""
+
+
+def change_of(told: ChangeLike, ts: float) -> ChangeEvent:
+    """``told`` as a change event, at ``ts`` where it names no time. Raises ValueError when it names no service."""
+    if isinstance(told, ChangeEvent):
+        return told
+    if isinstance(told, tuple):
+        told = dict(zip(("ts", "service", "revision"), told, strict=True))
+    service = told.get("service")
+    if not isinstance(service, str) or not service:
+        raise ValueError(f"a change needs a 'service', a name: {dict(told)!r}")
+    at = told.get("ts", ts)
+    if isinstance(at, bool) or not isinstance(at, int | float):
+        raise ValueError(f"the 'ts' of a change is epoch seconds: {dict(told)!r}")
+    return ChangeEvent(
+        ServiceName(service),
+        datetime.fromtimestamp(float(at), UTC),
+        ChangeKind(str(told.get("kind", ChangeKind.DEPLOYMENT.value))),
+        str(told.get("revision", "unknown")),
+        str(told.get("title", "")),
+        str(told.get("author", "")),
+    )

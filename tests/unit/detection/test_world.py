@@ -229,3 +229,17 @@ def test_names_as_people_write_them() -> None:
 def test_what_is_not_finite_is_passed_over(small: Small, bad: float) -> None:
     assert small.run(10, told("latency_p99", bad, *SERVICES)) == []
     assert small.run(10) == []
+
+
+@pytest.mark.parametrize("form", ["mapping", "tuple"])
+def test_changes_as_people_write_them(small: Small, form: str) -> None:
+    ts = START + 60.0 * small.minute
+    told = {"service": "orders", "revision": "3f2a91c", "ts": ts} if form == "mapping" else (ts, "orders", "3f2a91c")
+    (page,) = small.run(30, times("latency_p99", 1.5, "orders"), (told,))  # type: ignore[arg-type]
+    assert (page.kind, page.service) == (AnomalyKind.DEPLOYMENT_REGRESSION, "orders")
+
+
+@pytest.mark.parametrize("told", [{"revision": "1"}, {"service": "a", "ts": "noon"}, {"service": "", "ts": 1.0}])
+def test_a_change_that_says_too_little_is_refused(small: Small, told: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"needs a 'service'|is epoch seconds"):
+        small.detector.step(START + 60.0 * small.minute, {}, [told])

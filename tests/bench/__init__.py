@@ -1,1 +1,0 @@
-"""Measurements: speed and quality, each beside a named baseline of the same run."""
