@@ -126,6 +126,47 @@ def doctor() -> None:
     sys.exit(0 if _run(look()) else 1)
 
 
+@main.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--kind", default="generic", show_default=True, help="latency, errors, traffic, memory, disk or generic.")
+@click.option("--period-s", type=float, help="Seconds between samples.  [default: as in the data]")
+@click.option("--out", type=click.Path(path_type=Path), help="CSV with a score a row; a folder for several series.")
+@click.option("--plot", type=click.Path(path_type=Path), help="PNG of values, flags and scores; a folder for several.")
+@click.option("--labels", type=click.Path(path_type=Path), help="CSV of start,end rows, or a folder of them.")
+@click.option("--capacity", is_flag=True, help="Foresee when the series meets --limit: eta_s and page for each row.")
+@click.option("--limit", type=float, help="With --capacity: the value at which it is full (or run down).")
+@click.option("--falling/--rising", default=None, help="The side of --limit.  [default: where the series begins]")
+@click.option("--prometheus", "query", help="Take the series of this query instead of files, with --start and --end.")
+@click.option("--start", help="ISO 8601 or epoch seconds.")
+@click.option("--end", help="ISO 8601 or epoch seconds.")
+@click.option("--step", default=60.0, show_default=True, help="Seconds between the samples Prometheus is asked for.")
+def backtest(
+    files: tuple[Path, ...],
+    query: str | None,
+    start: str | None,
+    end: str | None,
+    step: float,
+    **options: Any,
+) -> None:
+    """Run the detectors over history and say how they would have paged."""
+    from bot.backtest import Options, backtest_query
+    from bot.backtest import backtest as run_backtest
+
+    chosen = Options(**options)
+    if query is None:
+        sys.exit(run_backtest(files, chosen, click.echo, _complain))
+    if files or start is None or end is None:
+        raise _Failure("--prometheus QUERY goes with --start and --end, and without files")
+
+    async def ask(expression: str, since: str, until: str) -> int:
+        from bot.wiring.telemetry import open_history
+
+        async with open_history(_settings()) as query_range:
+            return await backtest_query(expression, since, until, step, chosen, query_range, click.echo, _complain)
+
+    sys.exit(_run(ask(query, start, end)))
+
+
 @main.command("rank")
 @click.option("--baseline", type=click.Path(path_type=Path), required=True, help="Folder of <service>.csv, before.")
 @click.option("--window", type=click.Path(path_type=Path), required=True, help="The same, during the incident.")
@@ -279,6 +320,10 @@ async def _stoppable(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _say(text: str) -> None:
+    click.echo(f"sre-bot: {text}", err=True)
+
+
+def _complain(text: str) -> None:
     click.echo(f"sre-bot: {text}", err=True)
 
 

@@ -12,21 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pipeline.domain.detection.series import SeriesDetector
 
 from bot.backtest_csv import History, epoch_s, history, print_rows, read_history, read_labels, write_rows
 from bot.backtest_plot import Picture, draw
 from pipeline.domain.detection.capacity import CapacityDetector
+from pipeline.domain.detection.fleet import SeriesDetector
 from pipeline.domain.detection.kinds import SeriesKind
 from pipeline.domain.detection.pages import DAY_S, Interval, Page, Quality, judge, pages, pooled
 from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError
 
 FloatArray = npt.NDArray[np.float64]
 Say = Callable[[str], None]
-QueryRange = Callable[
-    [str, datetime, datetime, timedelta], Awaitable[Sequence[tuple[Mapping[str, str], FloatArray, FloatArray]]]
-]
-"""Asks Prometheus: query, start, end, step → of each series its labels, epoch seconds (n,) and values (n,)."""
+HistorySeries = tuple[Mapping[str, str], FloatArray, FloatArray]
+"""A series' labels, epoch seconds (n,) and values (n,)."""
+QueryRange = Callable[[str, datetime, datetime, timedelta], Awaitable[Sequence[HistorySeries]]]
+"""Asks Prometheus: query, start, end, step."""
 
 EVENTS_SHOWN = 20
 FORESEEN_S = 24 * 3600.0
@@ -231,14 +231,13 @@ def _one(
 
 
 def _scored(rows: History, options: Options) -> _Told:
-    """Scores each row from it and the rows before it; rows without a value, and late ones, are passed over."""
-    update = SeriesDetector(options.kind, options.period_s).update
-    scores = np.full(len(rows.ts), np.nan)
+    """Scores each row from it and the rows before it; rows without a value, and late ones, score 0."""
+    scores = np.zeros(len(rows.ts))
     flags = np.zeros(len(rows.ts), dtype=np.bool_)
     judged = np.flatnonzero(np.isfinite(rows.values) & ~rows.late)
-    for row, ts, value in zip(judged.tolist(), rows.ts[judged].tolist(), rows.values[judged].tolist(), strict=True):
-        scores[row], flags[row] = update(ts, value)
-    texts = ["" if isnan(score) else f"{score:.4f}" for score in scores.tolist()]
+    detector = SeriesDetector(options.kind, options.period_s)
+    scores[judged], flags[judged] = detector.replay(rows.ts[judged], rows.values[judged])
+    texts = [f"{score:.6f}" for score in scores.tolist()]
     return _Told(("score", "anomaly"), (texts, ["1" if flag else "0" for flag in flags.tolist()]), scores, flags)
 
 

@@ -2,19 +2,69 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from bot.config_types import Count, Group, Positive, Variable
+
+
+def _an_address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"\s", url)
+    except ValueError:
+        usable = False
+    if url and not usable:
+        raise PydanticCustomError("address", "must be an address that starts with http:// or https://")
+    return url
+
+
+def _label(name: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name):
+        said = "{name} is no label name: it has letters, digits and underscores"
+        raise PydanticCustomError("label", said, {"name": repr(name)})
+    return name
+
+
+def _labels(names: str) -> str:
+    return ",".join(_label(name.strip()) for name in names.split(","))
+
+
+def _namespaces(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+            said = "{name} is no name of a Kubernetes namespace"
+            raise PydanticCustomError("namespace", said, {"name": repr(name)})
+    return names
+
+
+def _named_values(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        name, _, value = entry.rpartition("=")
+        if not name.strip() or not value.strip():
+            said = "{entry} is not of the form name=value"
+            raise PydanticCustomError("pair", said, {"entry": repr(entry)})
+    return entries
+
+
+Url = Annotated[str, AfterValidator(_an_address)]
+Label = Annotated[str, AfterValidator(_label)]
+Labels = Annotated[str, AfterValidator(_labels)]
+Namespaces = Annotated[tuple[str, ...], AfterValidator(_namespaces)]
+Pairs = Annotated[tuple[str, ...], AfterValidator(_named_values)]
+"""``name=value`` each; the last ``=`` divides, for names may hold one."""
 
 
 class TelemetrySettings(Group):
     scrape_file: Annotated[
         Path | None, Variable("SRE_SCRAPE_FILE", "path", "Prometheus file_sd file of /metrics endpoints to read")
     ] = None
-    prometheus_url: Annotated[str, Variable("PROMETHEUS_URL", "URL", "a Prometheus server to query")] = ""
+    prometheus_url: Annotated[Url, Variable("PROMETHEUS_URL", "URL", "a Prometheus server to query")] = ""
     prometheus_token: Annotated[
         SecretStr | None, Variable("PROMETHEUS_TOKEN", "text", "bearer token for that server")
     ] = None
@@ -24,7 +74,7 @@ class TelemetrySettings(Group):
     prometheus_user: Annotated[str, Variable("PROMETHEUS_USER", "text", "user of basic authentication there")] = ""
     prometheus_password: Annotated[SecretStr | None, Variable("PROMETHEUS_PASSWORD", "text", "and the password")] = None
     prometheus_namespaces: Annotated[
-        tuple[str, ...],
+        Namespaces,
         Variable("PROMETHEUS_NAMESPACES", "names, comma-separated", "watch services of these alone; empty: of all"),
     ] = ()
     prometheus_conventions: Annotated[
@@ -35,23 +85,23 @@ class TelemetrySettings(Group):
         str, Variable("PROMETHEUS_MATCHERS", "PromQL matchers", 'narrow every query, such as cluster="eu"')
     ] = ""
     prometheus_service_label: Annotated[
-        str,
+        Labels,
         Variable("PROMETHEUS_SERVICE_LABEL", "labels, comma-separated", "the first that is there names the service"),
     ] = "service,service_name,app_kubernetes_io_name,app,pod"
     prometheus_instance_label: Annotated[
-        str, Variable("PROMETHEUS_INSTANCE_LABEL", "label", "the label that names the replica, such as pod")
+        Label, Variable("PROMETHEUS_INSTANCE_LABEL", "label", "the label that names the replica, such as pod")
     ] = "instance"
-    loki_url: Annotated[str, Variable("LOKI_URL", "URL", "a Loki to read logs from")] = ""
+    loki_url: Annotated[Url, Variable("LOKI_URL", "URL", "a Loki to read logs from")] = ""
     loki_token: Annotated[SecretStr | None, Variable("LOKI_TOKEN", "text", "bearer token for it")] = None
     loki_tenant: Annotated[str, Variable("LOKI_TENANT", "text", "X-Scope-OrgID header")] = ""
     loki_service_label: Annotated[
-        str, Variable("LOKI_SERVICE_LABEL", "label", "the index label that names the service")
+        Label, Variable("LOKI_SERVICE_LABEL", "label", "the index label that names the service")
     ] = "service_name"
-    loki_instance_label: Annotated[str, Variable("LOKI_INSTANCE_LABEL", "label", "the label of the replica")] = "pod"
+    loki_instance_label: Annotated[Label, Variable("LOKI_INSTANCE_LABEL", "label", "the label of the replica")] = "pod"
     loki_matchers: Annotated[
         str, Variable("LOKI_MATCHERS", "LogQL matchers", 'narrow every query, such as cluster="eu"')
     ] = ""
-    jaeger_url: Annotated[str, Variable("JAEGER_URL", "URL", "a Jaeger, for traces and who calls whom")] = ""
+    jaeger_url: Annotated[Url, Variable("JAEGER_URL", "URL", "a Jaeger, for traces and who calls whom")] = ""
     jaeger_token: Annotated[SecretStr | None, Variable("JAEGER_TOKEN", "text", "bearer token for it")] = None
     jaeger_tenant: Annotated[str, Variable("JAEGER_TENANT", "text", "x-tenant header")] = ""
     jaeger_lookback_s: Annotated[
@@ -59,11 +109,11 @@ class TelemetrySettings(Group):
         Field(ge=0),
         Variable("JAEGER_DEPENDENCIES_LOOKBACK_S", "seconds", "where a daily job computes call edges"),
     ] = 0.0
-    tempo_url: Annotated[str, Variable("TEMPO_URL", "URL", "a Grafana Tempo, for traces")] = ""
+    tempo_url: Annotated[Url, Variable("TEMPO_URL", "URL", "a Grafana Tempo, for traces")] = ""
     tempo_token: Annotated[SecretStr | None, Variable("TEMPO_TOKEN", "text", "bearer token for it")] = None
     tempo_tenant: Annotated[str, Variable("TEMPO_TENANT", "text", "X-Scope-OrgID header")] = ""
     kubernetes_watch: Annotated[
-        tuple[str, ...],
+        Namespaces,
         Variable("SRE_KUBERNETES_WATCH", "names, comma-separated", "namespaces to read logs, events and rollouts of"),
     ] = ()
     kubernetes_service_label: Annotated[
@@ -75,7 +125,7 @@ class TelemetrySettings(Group):
     aws_region: Annotated[str, Variable("AWS_REGION", "region", "of CloudWatch and X-Ray; empty: boto3's own")] = ""
     aws_profile: Annotated[str, Variable("SRE_AWS_PROFILE", "name", "of the credentials; empty: boto3's own")] = ""
     aws_endpoint_url: Annotated[
-        str, Variable("SRE_AWS_ENDPOINT_URL", "URL", "one address for all AWS services, such as a VPC endpoint's")
+        Url, Variable("SRE_AWS_ENDPOINT_URL", "URL", "one address for all AWS services, such as a VPC endpoint's")
     ] = ""
     cloudwatch: Annotated[
         bool,
@@ -85,11 +135,11 @@ class TelemetrySettings(Group):
         tuple[str, ...], Variable("SRE_CLOUDWATCH_NAMESPACES", "names, comma-separated", "AWS/ECS, …; empty: all known")
     ] = ()
     cloudwatch_names: Annotated[
-        tuple[str, ...],
+        Pairs,
         Variable("SRE_CLOUDWATCH_NAMES", "resource=service, comma-separated", "whose instance or function"),
     ] = ()
     cloudwatch_only: Annotated[
-        tuple[str, ...],
+        Pairs,
         Variable("SRE_CLOUDWATCH_ONLY", "dimension=value, comma-separated", "leave out other values: ClusterName=prod"),
     ] = ()
     cloudwatch_expressions: Annotated[
@@ -97,7 +147,7 @@ class TelemetrySettings(Group):
         Variable("SRE_CLOUDWATCH_EXPRESSIONS", "path", "YAML list of {service, signal, expression, instance}"),
     ] = None
     cloudwatch_log_groups: Annotated[
-        tuple[str, ...],
+        Pairs,
         Variable("SRE_CLOUDWATCH_LOG_GROUPS", "group=service, comma-separated", "log groups to read; empty: none"),
     ] = ()
     xray: Annotated[bool, Variable("SRE_XRAY", "true or false", "read traces and calls from AWS X-Ray")] = False
@@ -108,23 +158,22 @@ class TelemetrySettings(Group):
     new_relic_region: Annotated[
         Literal["us", "eu"], Variable("NEW_RELIC_REGION", "us or eu", "where the account lives")
     ] = "us"
-    new_relic_url: Annotated[str, Variable("NEW_RELIC_URL", "URL", "another address of NerdGraph")] = ""
+    new_relic_url: Annotated[Url, Variable("NEW_RELIC_URL", "URL", "another address of NerdGraph")] = ""
     new_relic_host_service: Annotated[
         str, Variable("SRE_NEWRELIC_HOST_SERVICE", "attribute", "names the service of a host")
     ] = "service"
     new_relic_pod_service: Annotated[
         str, Variable("SRE_NEWRELIC_POD_SERVICE", "attribute", "names the service of a pod")
     ] = "deploymentName"
-    pixie_url: Annotated[str, Variable("PIXIE_URL", "URL", "gRPC-web address of a Pixie Cloud or Vizier")] = ""
+    pixie_url: Annotated[Url, Variable("PIXIE_URL", "URL", "gRPC-web address of a Pixie Cloud or Vizier")] = ""
     pixie_key: Annotated[SecretStr | None, Variable("PIXIE_API_KEY", "text", "API key for it")] = None
     pixie_cluster: Annotated[str, Variable("PIXIE_CLUSTER_ID", "UUID", "the cluster that is asked about")] = ""
     pixie_namespace: Annotated[str, Variable("SRE_PIXIE_NAMESPACE", "name", "read of it alone; empty: of all")] = ""
     ca_file: Annotated[
-        Path | None, Variable("SRE_TELEMETRY_CA_FILE", "PEM file", "a CA of your own, for every telemetry provider")
+        Path | None,
+        Variable("SRE_TELEMETRY_CA_FILE", "PEM file", "a CA of your own, for Prometheus, Loki, Jaeger and Tempo"),
     ] = None
-    client_cert: Annotated[
-        Path | None, Variable("SRE_TELEMETRY_CLIENT_CERT", "PEM file", "shown to every telemetry provider")
-    ] = None
+    client_cert: Annotated[Path | None, Variable("SRE_TELEMETRY_CLIENT_CERT", "PEM file", "shown to these")] = None
     client_key: Annotated[Path | None, Variable("SRE_TELEMETRY_CLIENT_KEY", "PEM file", "of that certificate")] = None
     timeout_s: Annotated[Positive, Variable("SRE_TELEMETRY_TIMEOUT_S", "seconds", "bounds each request")] = 10.0
     log_warmup_s: Annotated[

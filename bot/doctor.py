@@ -22,11 +22,24 @@ from bot.slack.client import identify, make_client
 from bot.wiring import open_bus, registry_of
 from bot.wiring.telemetry import sources_of
 from migrations.runner import MigrationError, check
+from pipeline.domain.activity import ActivityReading
+from pipeline.domain.changes import ChangeReading
 from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError, TemporaryError
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.telemetry import SourceFailure
+from pipeline.domain.logs import LogReading
+from pipeline.domain.spans import TraceReading
+from pipeline.domain.telemetry import Reading, SourceFailure
+from pipeline.ports.activity import ActivitySource
+from pipeline.ports.changes import ChangesSource
+from pipeline.ports.logs import LogsSource
+from pipeline.ports.metrics import MetricsSource
+from pipeline.ports.topology import TopologySource
+from pipeline.ports.traces import TracesSource
+from pipeline.stages.asking import ask
 
 CHECK_TIMEOUT_S = 15.0
+SOURCE_TIMEOUT_S = 12.0
+"""Less than that, so that the check can say which source it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,38 +138,59 @@ async def _slack(settings: Settings) -> list[Finding]:
 
 
 async def _telemetry(settings: Settings) -> list[Finding]:
+    """Every source is asked once, side by side, so that one which hangs does not hide the others."""
     now = datetime.now(UTC)
     since = now - timedelta(minutes=10)
     somebody = next(iter(load_catalogue(settings.telemetry.catalogue)), ServiceName("sre-bot-doctor"))
     sources = sources_of(settings)
-    found: list[Finding] = []
+
+    async def metrics(one: MetricsSource) -> list[Finding]:
+        read = await ask(one.name, one.read(now), Reading, SOURCE_TIMEOUT_S)
+        count = len(read.samples)
+        said = f"{count} samples in one reading" if count else "answers, but has no series that is watched"
+        return _heard(one.name, read.failures, said, "ok" if count else "note")
+
+    async def calls(one: TopologySource) -> list[Finding]:
+        read = await ask(one.name, one.edges(since, now), Reading, SOURCE_TIMEOUT_S)
+        return _heard(one.name, read.failures, f"{len(read.edges)} pairs of caller and callee in ten minutes")
+
+    async def logs(one: LogsSource) -> list[Finding]:
+        read = await ask(one.name, one.tail(since, now, limit=10), LogReading, SOURCE_TIMEOUT_S)
+        said = "logs can be read" if read.lines else "answers, but has no lines of the last ten minutes"
+        return _heard(one.name, read.failures, said, "ok" if read.lines else "note")
+
+    async def changes(one: ChangesSource) -> list[Finding]:
+        asking = one.changes(now - timedelta(days=7), now)
+        read = await ask(one.name, asking, ChangeReading, SOURCE_TIMEOUT_S)
+        return _heard(one.name, read.failures, f"{len(read.changes)} changes in a week")
+
+    async def traces(one: TracesSource) -> list[Finding]:
+        read = await ask(one.name, one.search(somebody, since, now, limit=1), TraceReading, SOURCE_TIMEOUT_S)
+        return _heard(one.name, read.failures, f"traces of {somebody} can be searched")
+
+    async def activity(one: ActivitySource) -> list[Finding]:
+        read = await ask(one.name, one.activity(somebody, since, now), ActivityReading, SOURCE_TIMEOUT_S)
+        return _heard(one.name, read.failures, f"activity of {somebody} can be read")
+
     try:
-        for metrics in sources.metrics:
-            reading = await metrics.read(now)
-            found += _heard(metrics.name, reading.failures, f"{len(reading.samples)} samples in one reading")
-        for graph in sources.topology:
-            edges = await graph.edges(since, now)
-            found += _heard(graph.name, edges.failures, f"{len(edges.edges)} calling services in ten minutes")
-        for logs in sources.logs:
-            lines = await logs.tail(since, now, limit=10)
-            found += _heard(logs.name, lines.failures, "logs can be read" if lines.lines else "no lines in ten minutes")
-        for changes in sources.changes:
-            told = await changes.changes(now - timedelta(days=7), now)
-            found += _heard(changes.name, told.failures, f"{len(told.changes)} changes in a week")
-        for traces in sources.traces:
-            seen = await traces.search(somebody, since, now, limit=1)
-            found += _heard(traces.name, seen.failures, f"traces of {somebody} can be searched")
-        for kernel in sources.activity:
-            felt = await kernel.activity(somebody, since, now)
-            found += _heard(kernel.name, felt.failures, f"activity of {somebody} can be read")
+        found = await asyncio.gather(
+            *map(metrics, sources.metrics),
+            *map(calls, sources.topology),
+            *map(logs, sources.logs),
+            *map(changes, sources.changes),
+            *map(traces, sources.traces),
+            *map(activity, sources.activity),
+        )
     finally:
         await sources.close()
-    return found
+    return [finding for findings in found for finding in findings]
 
 
-def _heard(source: str, failures: Sequence[SourceFailure], said: str) -> list[Finding]:
+def _heard(
+    source: str, failures: Sequence[SourceFailure], said: str, state: Literal["ok", "note"] = "ok"
+) -> list[Finding]:
     wrong = [Finding(f"telemetry {source}", "wrong", f"{failure.source}: {failure.reason}") for failure in failures]
-    return wrong or [Finding(f"telemetry {source}", "ok", said)]
+    return wrong or [Finding(f"telemetry {source}", state, said)]
 
 
 async def _targets(settings: Settings) -> list[Finding]:

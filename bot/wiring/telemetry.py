@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
+from bot.backtest import HistorySeries, QueryRange
 from bot.config import Settings
 from bot.config_telemetry import TelemetrySettings
 from pipeline.adapters.telemetry.git_changes import GitChanges
@@ -97,67 +100,85 @@ def sources_of(settings: Settings) -> Sources:
 
 def prometheus_of(telemetry: TelemetrySettings) -> PrometheusSource:
     """The Prometheus server as configured. Raises ConfigurationError."""
-    return PrometheusSource(
-        telemetry.prometheus_url,
-        service_label=telemetry.prometheus_service_label,
-        instance_label=telemetry.prometheus_instance_label,
-        window=f"{max(int(telemetry.window_s), 1)}s",
-        extra_matchers=telemetry.prometheus_matchers,
-        conventions=telemetry.prometheus_conventions,
-        namespaces=telemetry.prometheus_namespaces,
-        tenant=telemetry.prometheus_tenant,
-        access=_prometheus_access(telemetry),
-        timeout_s=telemetry.timeout_s,
-    )
+    access = _prometheus_access(telemetry)
+    with _naming("PROMETHEUS_CONVENTIONS, PROMETHEUS_TENANT"):
+        return PrometheusSource(
+            telemetry.prometheus_url,
+            service_label=telemetry.prometheus_service_label,
+            instance_label=telemetry.prometheus_instance_label,
+            window=f"{max(int(telemetry.window_s), 1)}s",
+            extra_matchers=telemetry.prometheus_matchers,
+            conventions=telemetry.prometheus_conventions,
+            namespaces=telemetry.prometheus_namespaces,
+            tenant=telemetry.prometheus_tenant,
+            access=access,
+            timeout_s=telemetry.timeout_s,
+        )
 
 
-def prometheus_api_of(telemetry: TelemetrySettings) -> PrometheusApi:
-    """The same server, for history. Raises ConfigurationError when none is configured."""
+@asynccontextmanager
+async def open_history(settings: Settings) -> AsyncIterator[QueryRange]:
+    """The same server's past, for ``sre-bot backtest``. Raises ConfigurationError when none is configured."""
+    telemetry = settings.telemetry
     if not telemetry.prometheus_url:
         raise ConfigurationError("PROMETHEUS_URL: needed, it names the server that is asked")
     access = _prometheus_access(telemetry).with_header("X-Scope-OrgID", telemetry.prometheus_tenant)
-    return PrometheusApi(telemetry.prometheus_url, access, timeout_s=telemetry.timeout_s)
+    api = PrometheusApi(telemetry.prometheus_url, access, timeout_s=telemetry.timeout_s)
+
+    async def ask(query: str, start: datetime, end: datetime, step: timedelta) -> Sequence[HistorySeries]:
+        return await api.range(query, start, end, step.total_seconds())
+
+    try:
+        yield ask
+    finally:
+        await api.close()
 
 
 def _prometheus_access(telemetry: TelemetrySettings) -> Access:
-    user, password = telemetry.prometheus_user, _plain(telemetry.prometheus_password)
-    access = access_of(telemetry, telemetry.prometheus_token)
-    return replace(access, basic=(user, password)) if user else access
+    user, password = telemetry.prometheus_user, telemetry.prometheus_password
+    access = _access(telemetry, "PROMETHEUS_TOKEN", telemetry.prometheus_token)
+    if not user:
+        if password is not None:
+            raise ConfigurationError("PROMETHEUS_USER: needed with PROMETHEUS_PASSWORD")
+        return access
+    with _naming("PROMETHEUS_TOKEN, PROMETHEUS_USER"):
+        return replace(access, basic=(user, password.get_secret_value() if password is not None else ""))
 
 
 def _grafana(telemetry: TelemetrySettings, found: _Found) -> None:
     """Logs and traces of an OpenTelemetry stack; its metrics are Prometheus' own."""
     if telemetry.loki_url:
-        found.logs.append(
-            LokiSource(
+        access = _access(telemetry, "LOKI_TOKEN", telemetry.loki_token)
+        with _naming("LOKI_TENANT"):
+            loki = LokiSource(
                 telemetry.loki_url,
                 service_label=telemetry.loki_service_label,
                 instance_label=telemetry.loki_instance_label,
                 matchers=telemetry.loki_matchers,
                 tenant=telemetry.loki_tenant,
-                access=access_of(telemetry, telemetry.loki_token),
+                access=access,
                 timeout_s=telemetry.timeout_s,
             )
-        )
+        found.logs.append(loki)
     if telemetry.jaeger_url:
-        jaeger = JaegerSource(
-            telemetry.jaeger_url,
-            access=access_of(telemetry, telemetry.jaeger_token),
-            tenant=telemetry.jaeger_tenant,
-            dependencies_lookback_s=telemetry.jaeger_lookback_s,
-            timeout_s=telemetry.timeout_s,
-        )
+        access = _access(telemetry, "JAEGER_TOKEN", telemetry.jaeger_token)
+        with _naming("JAEGER_TENANT"):
+            jaeger = JaegerSource(
+                telemetry.jaeger_url,
+                access=access,
+                tenant=telemetry.jaeger_tenant,
+                dependencies_lookback_s=telemetry.jaeger_lookback_s,
+                timeout_s=telemetry.timeout_s,
+            )
         found.traces.append(jaeger)
         found.topology.append(jaeger)
     if telemetry.tempo_url:
-        found.traces.append(
-            TempoSource(
-                telemetry.tempo_url,
-                tenant=telemetry.tempo_tenant,
-                access=access_of(telemetry, telemetry.tempo_token),
-                timeout_s=telemetry.timeout_s,
+        access = _access(telemetry, "TEMPO_TOKEN", telemetry.tempo_token)
+        with _naming("TEMPO_TENANT"):
+            tempo = TempoSource(
+                telemetry.tempo_url, tenant=telemetry.tempo_tenant, access=access, timeout_s=telemetry.timeout_s
             )
-        )
+        found.traces.append(tempo)
 
 
 def _kubernetes(settings: Settings, found: _Found) -> None:
@@ -168,8 +189,10 @@ def _kubernetes(settings: Settings, found: _Found) -> None:
         raise ConfigurationError(
             'SRE_KUBERNETES_WATCH: the Kubernetes client is missing: pip install "sre-bot[kubernetes]"'
         ) from error
+    with _naming("SRE_KUBERNETES_WATCH, SRE_KUBERNETES_CONTEXT"):
+        configuration = configuration_for(settings.targets.kubernetes_context)
     cluster = KubernetesSource(
-        configuration_for(settings.targets.kubernetes_context),
+        configuration,
         namespaces=settings.telemetry.kubernetes_watch,
         service_label=settings.telemetry.kubernetes_service_label,
         max_pods=settings.telemetry.kubernetes_log_pods,
@@ -191,26 +214,30 @@ def _aws(telemetry: TelemetrySettings, found: _Found) -> None:
     from pipeline.adapters.telemetry.cloudwatch_series import NAMESPACES
     from pipeline.adapters.telemetry.xray import XRayTopologySource, XRayTracesSource
 
-    client = AwsClient(
-        region=telemetry.aws_region or None,
-        profile=telemetry.aws_profile or None,
-        endpoint_url=telemetry.aws_endpoint_url or None,
-        timeout_s=telemetry.timeout_s,
-    )
-    if telemetry.cloudwatch:
-        found.metrics.append(
-            CloudWatchSource(
-                client,
-                namespaces=telemetry.cloudwatch_namespaces or NAMESPACES,
-                names=_pairs("SRE_CLOUDWATCH_NAMES", telemetry.cloudwatch_names),
-                only=_pairs("SRE_CLOUDWATCH_ONLY", telemetry.cloudwatch_only),
-                expressions=_expressions(telemetry.cloudwatch_expressions),
-            )
+    with _naming("AWS_REGION, SRE_AWS_PROFILE"):
+        client = AwsClient(
+            region=telemetry.aws_region or None,
+            profile=telemetry.aws_profile or None,
+            endpoint_url=telemetry.aws_endpoint_url or None,
+            timeout_s=telemetry.timeout_s,
         )
+    if telemetry.cloudwatch:
+        expressions = _expressions(telemetry.cloudwatch_expressions)
+        with _naming("SRE_CLOUDWATCH_NAMESPACES"):
+            found.metrics.append(
+                CloudWatchSource(
+                    client,
+                    namespaces=telemetry.cloudwatch_namespaces or NAMESPACES,
+                    names=_pairs(telemetry.cloudwatch_names),
+                    only=_pairs(telemetry.cloudwatch_only),
+                    expressions=expressions,
+                )
+            )
     if telemetry.cloudwatch_log_groups:
-        groups = _pairs("SRE_CLOUDWATCH_LOG_GROUPS", telemetry.cloudwatch_log_groups)
+        groups = _pairs(telemetry.cloudwatch_log_groups)
         of_services = {group: ServiceName(service) for group, service in groups.items()}
-        found.logs.append(CloudWatchLogsSource(client, groups=of_services))
+        with _naming("SRE_CLOUDWATCH_LOG_GROUPS"):
+            found.logs.append(CloudWatchLogsSource(client, groups=of_services))
     if telemetry.xray:
         found.traces.append(XRayTracesSource(client))
         found.topology.append(XRayTopologySource(client))
@@ -232,69 +259,80 @@ def _expressions(path: Path | None) -> list[CloudWatchExpression]:
         return []
     try:
         told = TypeAdapter(list[_Expression]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"SRE_CLOUDWATCH_EXPRESSIONS: {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"SRE_CLOUDWATCH_EXPRESSIONS: {path} cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigurationError(f"SRE_CLOUDWATCH_EXPRESSIONS: {path} is no YAML: {said}") from error
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}" for one in error.errors()]
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg'].lower()}" for one in error.errors()]
         raise ConfigurationError("\n".join(f"SRE_CLOUDWATCH_EXPRESSIONS: {path}: {one}" for one in wrong)) from error
     return [CloudWatchExpression(ServiceName(one.service), one.signal, one.expression, one.instance) for one in told]
 
 
-def _pairs(variable: str, entries: Sequence[str]) -> dict[str, str]:
-    """``a=b`` entries. Raises ConfigurationError."""
-    pairs = {}
-    for entry in entries:
-        name, sign, value = entry.rpartition("=")
-        if not sign or not name.strip() or not value.strip():
-            raise ConfigurationError(f"{variable}: {entry!r} is not of the form name=value")
-        pairs[name.strip()] = value.strip()
-    return pairs
+def _pairs(entries: Sequence[str]) -> dict[str, str]:
+    """``name=value`` entries, as the settings have let them in."""
+    divided = (entry.rpartition("=") for entry in entries)
+    return {name.strip(): value.strip() for name, _, value in divided}
 
 
 def _new_relic(telemetry: TelemetrySettings, found: _Found) -> None:
     if telemetry.new_relic_key is None:
         raise ConfigurationError("NEW_RELIC_API_KEY: needed with NEW_RELIC_ACCOUNT_ID")
-    client = NerdGraph(
-        telemetry.new_relic_account,
-        telemetry.new_relic_key.get_secret_value(),
-        region=telemetry.new_relic_region,
-        url=telemetry.new_relic_url or None,
-        timeout_s=telemetry.timeout_s,
-    )
-    found.metrics.append(
-        NewRelicSource(
-            client, host_service=telemetry.new_relic_host_service, pod_service=telemetry.new_relic_pod_service
+    with _naming("NEW_RELIC_API_KEY"):
+        client = NerdGraph(
+            telemetry.new_relic_account,
+            telemetry.new_relic_key.get_secret_value(),
+            region=telemetry.new_relic_region,
+            url=telemetry.new_relic_url or None,
+            timeout_s=telemetry.timeout_s,
         )
-    )
+    host, pod = telemetry.new_relic_host_service, telemetry.new_relic_pod_service
+    with _naming("SRE_NEWRELIC_HOST_SERVICE, SRE_NEWRELIC_POD_SERVICE"):
+        found.metrics.append(NewRelicSource(client, host_service=host, pod_service=pod))
     found.topology.append(NewRelicTopologySource(client))
     found.logs.append(NewRelicLogsSource(client))
     found.traces.append(NewRelicTracesSource(client))
 
 
 def _pixie(telemetry: TelemetrySettings, found: _Found) -> None:
-    if telemetry.pixie_key is None or not telemetry.pixie_cluster:
-        raise ConfigurationError("PIXIE_API_KEY and PIXIE_CLUSTER_ID: needed with PIXIE_URL")
-    client = Pixie(
-        telemetry.pixie_url,
-        telemetry.pixie_key.get_secret_value(),
-        telemetry.pixie_cluster,
-        timeout_s=telemetry.timeout_s,
-    )
+    if telemetry.pixie_key is None:
+        raise ConfigurationError("PIXIE_API_KEY: needed with PIXIE_URL")
+    if not telemetry.pixie_cluster:
+        raise ConfigurationError("PIXIE_CLUSTER_ID: needed with PIXIE_URL; `px get viziers` shows it")
+    with _naming("PIXIE_API_KEY, PIXIE_CLUSTER_ID"):
+        client = Pixie(
+            telemetry.pixie_url,
+            telemetry.pixie_key.get_secret_value(),
+            telemetry.pixie_cluster,
+            timeout_s=telemetry.timeout_s,
+        )
     found.metrics.append(PixieSource(client, namespace=telemetry.pixie_namespace))
     found.topology.append(PixieTopologySource(client, namespace=telemetry.pixie_namespace))
     found.activity.append(PixieActivitySource(client, namespace=telemetry.pixie_namespace))
 
 
-def access_of(telemetry: TelemetrySettings, token: SecretStr | None) -> Access:
-    """How every HTTP provider is come to. Raises ConfigurationError."""
-    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}
-    return Access(
-        headers=headers,
-        ca_file=telemetry.ca_file,
-        client_cert=telemetry.client_cert,
-        client_key=telemetry.client_key,
-    )
+def _access(telemetry: TelemetrySettings, variable: str, token: SecretStr | None) -> Access:
+    """How an HTTP server of one's own is come to; ``variable`` holds the token. Raises ConfigurationError."""
+    files = {
+        "SRE_TELEMETRY_CA_FILE": telemetry.ca_file,
+        "SRE_TELEMETRY_CLIENT_CERT": telemetry.client_cert,
+        "SRE_TELEMETRY_CLIENT_KEY": telemetry.client_key,
+    }
+    for name, path in files.items():
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"{name}: {path} is no file")
+    with _naming(", ".join(name for name, path in files.items() if path is not None)):
+        access = Access(ca_file=telemetry.ca_file, client_cert=telemetry.client_cert, client_key=telemetry.client_key)
+        access.ssl_context()
+    with _naming(variable):
+        return access.with_header("Authorization", f"Bearer {token.get_secret_value()}" if token is not None else "")
 
 
-def _plain(secret: SecretStr | None) -> str:
-    return secret.get_secret_value() if secret is not None else ""
+@contextmanager
+def _naming(variables: str) -> Iterator[None]:
+    """Adapters know nothing of variables: what one of them finds wrong is told in one line with their names."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{variables}: {' '.join(str(error).split())}") from error

@@ -22,10 +22,11 @@ from pipeline.domain.anomaly_values import (
     DetectionResult,
     DetectionSettings,
     Policy,
+    blamed,
 )
 from pipeline.domain.baseline import BaselineBank, Expectation, Expectations
-from pipeline.domain.changes import ChangeEvent
-from pipeline.domain.detection.rules_trends import Trends
+from pipeline.domain.changes import ChangeEvent, ChangeKind
+from pipeline.domain.detection.rules_trends import USUAL_SHARE, Trends
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 
@@ -46,13 +47,12 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-USUAL_SHARE = 1.3
-"""What usually happens at this time of day may be so much larger this time."""
 HIGH_MEMORY_RATIO, MOST_MEMORY_RATIO = 0.80, 0.95
 """Memory that always stands above the first is judged by its own baseline, up to the second."""
 ERROR_TEST_SIGMAS = 4.0
 """Least distance of the failed requests of a breach from the expected number, in binomial standard deviations."""
 HALF = 0.5
+MANY_TIMES = 3.0
 DISK_SIGMAS = 4.0
 
 
@@ -101,9 +101,9 @@ def detect(
     least 70 % of that time; it is cleared when none within ``clear_after_s`` does. NaN is no sample: it neither clears
     nor breaches, and a series whose newest is NaN is not inside its bound.
 
-    ``changes``: those of the last hour; trouble that begins with one is put down to it. ``trends``: the memory of the
-    rules that look further back than the window; it takes what is new in it. ``clearing``: the series whose
-    clearing matters (default: all).
+    ``changes``: those of the last hour; trouble that begins with one is put down to it (scaling is none). ``trends``:
+    the memory of the rules that look further back than the window; it takes what is new in it. ``clearing``: the
+    series whose clearing matters (default: all).
     """
     keys = [key for key, samples in window.items() if samples]
     series = [samples for samples in window.values() if samples]
@@ -119,6 +119,7 @@ def detect(
     if policy is not None:
         factors = np.array([policy.factor(key.service, key.signal) for key in keys])
     policy = policy or Policy()
+    changes = [change for change in changes if change.kind is not ChangeKind.SCALING]
     lines = _lines(keys, expected, settings, factors)
     over = (values > lines.upper) | (values < lines.lower)
     within = frozenset(key for key, one in zip(keys, (told & ~over).tolist(), strict=True) if one)
@@ -175,9 +176,10 @@ def _lines(
     upper[at] = mean[at] + np.maximum(by_sigma, settings.traffic_surge_share * factors[at] * mean[at])
     by_sigma = (settings.traffic_drop_sigmas * factors[at] + reach[at]) * expected.sigma[at]
     drop = mean[at] - np.maximum(by_sigma, settings.traffic_drop_share * np.minimum(factors[at], 2.0) * mean[at])
-    # A drop to nothing is a drop, unless it is usual at this hour or the series comes in bursts.
+    # However wide the spread: a third, or three times, of a steady flow is no noise, unless it is usual at this hour.
     steady = (reach[at] == 0) & (expected.sigma[at] < 0.4 * mean[at])
-    lower[at] = np.where(steady, np.maximum(drop, 0.05 * mean[at]), drop)
+    lower[at] = np.where(steady, np.maximum(drop, mean[at] / MANY_TIMES), drop)
+    upper[at] = np.where(steady, np.minimum(upper[at], mean[at] * MANY_TIMES * factors[at]), upper[at])
     return _Lines(lower, upper)
 
 
@@ -259,18 +261,6 @@ class _View:
         """The same, put down to the change it began with, if there was one."""
         change = blamed(self.changes, anomaly.key.service, anomaly.started_at, self.settings)
         return replace(anomaly, kind=AnomalyKind.DEPLOYMENT_REGRESSION, change=change) if change else anomaly
-
-
-def blamed(
-    changes: Sequence[ChangeEvent], service: ServiceName, began: datetime, settings: DetectionSettings
-) -> ChangeEvent | None:
-    """The newest change of ``service`` that what began at ``began`` may be due to."""
-    near = [
-        change
-        for change in changes
-        if change.service == service and -60.0 <= (began - change.at).total_seconds() <= settings.rollout_onset_s
-    ]
-    return max(near, key=lambda change: change.at, default=None)
 
 
 def _sustained(samples: Sequence[Sample], bound: Bound, sustain_s: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -76,7 +76,7 @@ class DetectionSettings:
     """From this use on a projected breach is an anomaly."""
     disk_full_ratio: float = 0.97
     """From this use on no projection is asked for."""
-    traffic_sigmas: float = 6.0
+    traffic_sigmas: float = 4.5
     traffic_drop_sigmas: float = 4.0
     traffic_surge_share: float = 0.6
     traffic_drop_share: float = 0.4
@@ -177,3 +177,15 @@ class DetectionResult:
     """Series that reported within ``clear_after_s``; the others are silent."""
     beyond: frozenset[SeriesKey] = field(default_factory=frozenset)
     """Series whose newest sample is finite and outside its bound: these teach it slowly, as ``outside``."""
+
+
+def blamed(
+    changes: Sequence[ChangeEvent], service: ServiceName, began: datetime, settings: DetectionSettings
+) -> ChangeEvent | None:
+    """The newest change of ``service`` that what began at ``began`` may be due to."""
+    near = [
+        change
+        for change in changes
+        if change.service == service and -60.0 <= (began - change.at).total_seconds() <= settings.rollout_onset_s
+    ]
+    return max(near, key=lambda change: change.at, default=None)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from pipeline.domain.baseline import BaselineBank
+from pipeline.domain.changes import ChangeReading
 from pipeline.domain.detection.logs import LogDetector
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogPattern, LogReading
@@ -23,7 +24,11 @@ from pipeline.ports.metrics import MetricsSource
 from pipeline.ports.store import Store
 from pipeline.ports.topology import TopologySource
 from pipeline.ports.traces import TracesSource
+from pipeline.stages.asking import ask
 
+SOURCE_DEADLINE_S = 45.0
+"""For a whole reading of one source. The longest that is in order is CloudWatch's, whose pages may take 30 s; and
+while one is awaited nothing new is seen of the others."""
 TOPOLOGY_EVERY_S = 60.0
 """Who calls whom changes by the deployment, and its queries are the dearest."""
 TOPOLOGY_WINDOW_S = 600.0
@@ -92,14 +97,11 @@ class Observer:
     async def run(self, now: datetime) -> int:
         """One reading, recorded in one transaction. Returns the number of samples."""
         readings, edges, changes, lines = await asyncio.gather(
-            asyncio.gather(*(source.read(now) for source in self._sources.metrics)),
-            self._edges(now),
             asyncio.gather(
-                *(
-                    source.changes(now - timedelta(seconds=CHANGES_WINDOW_S), now + timedelta(seconds=1))
-                    for source in self._sources.changes
-                )
+                *(ask(one.name, one.read(now), Reading, SOURCE_DEADLINE_S) for one in self._sources.metrics)
             ),
+            self._edges(now),
+            self._changes(now),
             self._lines(now),
         )
         patterns = await asyncio.to_thread(self._patterns, lines, now)
@@ -107,10 +109,11 @@ class Observer:
         for reading in readings:
             catalogue.discover(reading.namespaces)
         wrong = [SourceFailure("catalogue", self._catalogue.problem)] if self._catalogue.problem else []
+        # One provider may stand in several places: what is wrong in one must not be hidden by another that is well.
+        health: defaultdict[str, list[SourceFailure]] = defaultdict(list, catalogue=wrong)
         bank = await self._baselines()
         async with self._store.begin() as uow:
             told_by = [(source.name, reading) for source, reading in zip(self._sources.metrics, readings, strict=True)]
-            await uow.telemetry.save_health("catalogue", wrong, now, {})
             count = 0
             for name, reading in [*told_by, *edges]:
                 if samples := self._admitted(name, reading.samples, bank):
@@ -119,13 +122,15 @@ class Observer:
                 if reading.edges:
                     await uow.telemetry.save_edges(reading.edges, now)
                 self._rejected[name].update(reading.rejected)
-                await uow.telemetry.save_health(name, reading.failures, now, self._rejected[name])
+                health[name].extend(reading.failures)
             for teller, told in zip(self._sources.changes, changes, strict=True):
                 if told.changes:
                     await uow.telemetry.save_changes(told.changes)
-                await uow.telemetry.save_health(teller.name, told.failures, now, {})
+                health[teller.name].extend(told.failures)
             for writer, written in zip(self._sources.logs, lines, strict=True):
-                await uow.telemetry.save_health(writer.name, _log_failures(written), now, {})
+                health[writer.name].extend(_log_failures(written))
+            for name, failures in health.items():
+                await uow.telemetry.save_health(name, failures, now, self._rejected[name])
             if patterns:
                 await uow.telemetry.save_log_patterns(patterns)
         return count
@@ -152,14 +157,30 @@ class Observer:
             return []
         self._topology_at = now
         since = now - timedelta(seconds=TOPOLOGY_WINDOW_S)
-        found = await asyncio.gather(*(source.edges(since, now) for source in self._sources.topology))
+        found = await asyncio.gather(
+            *(ask(one.name, one.edges(since, now), Reading, SOURCE_DEADLINE_S) for one in self._sources.topology)
+        )
         return [(source.name, reading) for source, reading in zip(self._sources.topology, found, strict=True)]
+
+    async def _changes(self, now: datetime) -> Sequence[ChangeReading]:
+        since, until = now - timedelta(seconds=CHANGES_WINDOW_S), now + timedelta(seconds=1)
+        return await asyncio.gather(
+            *(
+                ask(one.name, one.changes(since, until), ChangeReading, SOURCE_DEADLINE_S)
+                for one in self._sources.changes
+            )
+        )
 
     async def _lines(self, now: datetime) -> Sequence[LogReading]:
         until = now - timedelta(seconds=LOG_LAG_S)
         since = self._logs_until or until - timedelta(seconds=TOPOLOGY_EVERY_S)
         self._logs_until = until
-        return await asyncio.gather(*(source.tail(since, until, limit=LOG_LINES) for source in self._sources.logs))
+        return await asyncio.gather(
+            *(
+                ask(one.name, one.tail(since, until, limit=LOG_LINES), LogReading, SOURCE_DEADLINE_S)
+                for one in self._sources.logs
+            )
+        )
 
     def _patterns(self, readings: Sequence[LogReading], now: datetime) -> list[LogPattern]:
         for line in sorted((line for reading in readings for line in reading.lines), key=lambda line: line.at):

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from pipeline.domain.activity import ActivityReading
 from pipeline.domain.diagnosis import EvidenceKind
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.spans import Trace
+from pipeline.domain.spans import Trace, TraceReading
 from pipeline.domain.telemetry import SourceFailure, Unit, format_value
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.activity import ActivitySource
 from pipeline.ports.traces import TracesSource
+from pipeline.stages.asking import ask
 
+SOURCE_DEADLINE_S = 20.0
+"""For one witness: the diagnosis waits for all, and each is one or two requests of ten seconds at most."""
 TRACES = 3
 ACTIVITIES = 5
 _Reading = TypeVar("_Reading")
@@ -63,9 +67,8 @@ class Witnesses:
     async def _slow_requests(
         self, source: TracesSource, service: ServiceName, since: datetime, until: datetime
     ) -> Testimony:
-        reading, entry = await _timed(
-            f"{source.name} traces", service, source.search(service, since, until, limit=TRACES)
-        )
+        asking = ask(source.name, source.search(service, since, until, limit=TRACES), TraceReading, SOURCE_DEADLINE_S)
+        reading, entry = await _timed(f"{source.name} traces", service, asking)
         query = f"{source.name}: the slowest traces through {service}"
         items = tuple(Statement("trace", _in_words(trace), query, service) for trace in reading.traces if trace.spans)
         return Testimony(items, _blind(reading.failures), (entry,))
@@ -73,7 +76,8 @@ class Witnesses:
     async def _kernel(
         self, source: ActivitySource, service: ServiceName, since: datetime, until: datetime
     ) -> Testimony:
-        reading, entry = await _timed(f"{source.name} activity", service, source.activity(service, since, until))
+        asking = ask(source.name, source.activity(service, since, until), ActivityReading, SOURCE_DEADLINE_S)
+        reading, entry = await _timed(f"{source.name} activity", service, asking)
         items = tuple(
             Statement("activity", f"{one.instance or service}: {one.statement}", f"{source.name} {one.kind}", service)
             for one in reading.activities[:ACTIVITIES]

@@ -18,7 +18,7 @@ from pipeline.domain.detection.world import Page, WorldDetector
 from pipeline.domain.ids import ServiceName
 from tests.bench.worlds_sim import DAY, START, Fault, World, make_world
 
-HELD_OUT = (101, 102, 103, 104)
+HELD_OUT = (201, 202, 203)
 AFTER_MIN = 15
 BEFORE_MIN = 3
 

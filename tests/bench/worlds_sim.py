@@ -229,7 +229,7 @@ class _Maker:
             start = int(self.r.uniform(low, low + 0.35 * (high - low)))
             self._fault(kind, start, int(high - start) - 60)
         for kind in ("latency", "error_surge", "traffic"):
-            self._fault(kind, int(self.r.integers(4 * DAY, self.from_ - 600)), 300)
+            self._fault(kind, int(self.r.integers(min(4 * DAY, self.from_ // 2), self.from_ - 600)), 300)
 
     def _fault(self, kind: str, start: int, room: int) -> None:
         long = min(int(self.r.integers(25, 120)), room)

@@ -111,7 +111,7 @@ def test_rows_without_value_and_late_rows_are_kept_and_counted(tmp_path: Path, h
     scored = rows(tmp_path / "out.csv")
     assert [row["value"] for row in scored] == [value for _, value in body]
     assert [row["timestamp"] for row in scored] == [str(START + at) for at, _ in body]
-    assert [row["score"] == "" for row in scored] == [False, True, True, True, False, True, True, False]
+    assert all(float(row["score"]) == 0 for row in scored), "too few rows to judge, or nothing to judge"
     assert all(row["anomaly"] == "0" for row in scored)
     assert "  rows not judged: 3 without a value, 1 with the time of the row before, 1 out of order" in heard.said
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.anomaly_values import KIND_OF, Anomaly, AnomalyKind, Bound, DetectionSettings, Policy
+from pipeline.domain.anomaly_values import KIND_OF, Anomaly, AnomalyKind, Bound, DetectionSettings, Policy, blamed
 from pipeline.domain.baseline import Expectations
 from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.detection.capacity import CapacityDetector, Forecast
@@ -26,6 +26,8 @@ SLOW_SIGMAS, SLOW_SHARE = 3.5, 0.3
 FAILING_MINUTES, FAILING_LEAST = 6, 4
 FAILING_SIGMAS, FAILING_EXCESS, FAILING_TIMES = 6.0, 0.012, 3.0
 BACK_MINUTES = 6
+USUAL_SHARE = 1.5
+"""What usually happens at this time of day may be so much larger this time."""
 HELD_FOR = timedelta(hours=8)
 CAPACITY_LIMIT = 1.0
 NEW_AT_MOST = 64
@@ -93,9 +95,7 @@ class Trends:
                 *self._slow(now, changes, settings, policy),
                 *self._joint(now, changes, settings, policy),
             ):
-                before = self._held.get(new.anomaly.key)
-                if before is None or (new.anomaly.change is not None and before.anomaly.change is None):
-                    self._held[new.anomaly.key] = new
+                self._held.setdefault(new.anomaly.key, self._put_down(new, changes, settings))
             found += [replace(one.anomaly, seen_at=now) for one in self._held.values()]
         enough = settings.min_traffic_per_s
         return [
@@ -180,7 +180,8 @@ class Trends:
                 continue
             factor = policy.factor(key.service, key.signal)
             least = max(
-                SLOW_SHARE * factor, (SLOW_SIGMAS * factor + 1.3 * float(history.excess[row])) * float(relative[row])
+                SLOW_SHARE * factor,
+                (SLOW_SIGMAS * factor + USUAL_SHARE * float(history.excess[row])) * float(relative[row]),
             )
             rise = float(mean[row]) - 1
             steady = float(np.nanmean(shares[row] > 1 + 0.5 * rise))
@@ -220,7 +221,7 @@ class Trends:
         share, before = failed / total, max(float(expected[known].mean()), 1e-5)
         sigma = float(self._history.sigma[row])
         error = np.sqrt(before / total + 0.5 * sigma * sigma)
-        far = (share - before) / (factor * (FAILING_SIGMAS + 1.3 * float(self._history.excess[row])) * error)
+        far = (share - before) / (factor * (FAILING_SIGMAS + USUAL_SHARE * float(self._history.excess[row])) * error)
         often = np.mean(ratio[known] > before + 0.5 * (share - before)) >= 0.75
         least = max(FAILING_EXCESS * factor, (FAILING_TIMES - 1) * before)
         if far >= 1 and share - before >= least and failed >= settings.min_failed and often:
@@ -237,6 +238,16 @@ class Trends:
             back = 1 + 0.4 * (one.value / one.expected - 1)
             held = self._hold(one.key, one.row, one.value / one.expected, back, one.expected, now, JOINT_MINUTES)
             yield replace(held, anomaly=replace(held.anomaly, kind=AnomalyKind.MULTI_DIMENSIONAL))
+
+    def _put_down(self, held: _Held, changes: Sequence[ChangeEvent], settings: DetectionSettings) -> _Held:
+        """The same, put down to the change it began with, if there was one."""
+        found = held.anomaly
+        if found.kind not in (AnomalyKind.LATENCY, AnomalyKind.ERROR_SURGE):
+            return held
+        change = blamed(changes, found.key.service, found.started_at, settings)
+        if change is None:
+            return held
+        return replace(held, anomaly=replace(found, kind=AnomalyKind.DEPLOYMENT_REGRESSION, change=change))
 
     def _hold(
         self, key: SeriesKey, row: int, times: float, back: float, level: float, now: datetime, minutes: int
