@@ -90,6 +90,21 @@ class DetectionTuning(Group):
     certificate_remaining_s: Annotated[
         Positive, Variable("SRE_CERT_REMAINING_S", "seconds", "a certificate with less time left is an incident")
     ] = 604_800.0
+    traffic_surge_share: Annotated[
+        Positive, Variable("SRE_TRAFFIC_SURGE_SHARE", "ratio", "traffic this share above what is expected is a surge")
+    ] = 0.6
+    traffic_drop_share: Annotated[
+        Ratio, Variable("SRE_TRAFFIC_DROP_SHARE", "ratio", "traffic this share below what is expected is a drop")
+    ] = 0.4
+    traffic_sustain_s: Annotated[
+        Positive, Variable("SRE_TRAFFIC_SUSTAIN_S", "seconds", "and it must last this long")
+    ] = 240.0
+    min_traffic_per_s: Annotated[
+        Positive, Variable("SRE_MIN_TRAFFIC_PER_S", "1/s", "below it latency and errors of a service say nothing")
+    ] = 0.5
+    rollout_grace_s: Annotated[
+        Positive, Variable("SRE_ROLLOUT_GRACE_S", "seconds", "after a change only errors of half of all requests page")
+    ] = 180.0
     clear_after_s: Annotated[
         Positive, Variable("SRE_CLEAR_AFTER_S", "seconds", "inside its bounds this long, a series is well again")
     ] = 120.0

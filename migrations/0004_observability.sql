@@ -25,3 +25,6 @@ CREATE TABLE log_patterns (
 CREATE INDEX log_patterns_seen ON log_patterns (service, seen_at);
 
 ALTER TABLE source_health ADD COLUMN rejected jsonb NOT NULL DEFAULT '{}';
+
+-- The change that an anomaly is put down to.
+ALTER TABLE anomalies ADD COLUMN change jsonb;

@@ -45,6 +45,8 @@ TUNING = {
     "SRE_MAX_ACTIONS_TARGET_HOUR": "10",
     "SRE_LEASE_S": "6",
     "SRE_LOG_WARMUP_S": "10",
+    "SRE_ROLLOUT_GRACE_S": "4",
+    "SRE_TRAFFIC_SURGE_SHARE": "9",  # the load surge is there for what it does to checkout
     "SRE_HTTP_PORT": "0",
 }
 """A demo is short: minutes of the defaults become seconds. Anything set in the environment wins."""

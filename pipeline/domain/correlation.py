@@ -25,14 +25,6 @@ UNDECIDED_STATES = frozenset(
 
 FOLDING_KINDS = SYMPTOM_KINDS | {AnomalyKind.DEPLOYMENT_REGRESSION}
 """Kinds that may belong to the trouble of another service."""
-SLOW_OR_FAILING = frozenset(
-    {
-        AnomalyKind.LATENCY,
-        AnomalyKind.ERROR_SURGE,
-        AnomalyKind.DEPLOYMENT_REGRESSION,
-        AnomalyKind.MULTI_DIMENSIONAL,
-    }
-)
 STORM_ANOMALIES = 200
 """From so many anomalies at once on, each service has one incident at most, whatever the families."""
 

@@ -10,6 +10,8 @@ import pytest
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.anomaly import AnomalyKind
+from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.confidence import Confidence
 from pipeline.domain.ids import IncidentId, ServiceName
 from pipeline.domain.incident import Incident
@@ -210,6 +212,18 @@ async def test_a_lease_that_ran_out_hands_the_incident_on(store: PostgresStore, 
 
 
 # --- anomalies
+
+
+async def test_the_change_that_is_blamed_is_kept_and_may_come_late(store: PostgresStore) -> None:
+    change = ChangeEvent(CHECKOUT, after(-60), ChangeKind.DEPLOYMENT, "7", "image 1.4.2", "alice")
+    blamed = make_anomaly(LATENCY, kind=AnomalyKind.DEPLOYMENT_REGRESSION, change=change)
+    incident = await opened(store)
+    async with store.begin() as uow:
+        await uow.incidents.attach(incident.id, make_anomaly(LATENCY))
+        await uow.incidents.attach(incident.id, blamed)
+        await uow.incidents.attach(incident.id, make_anomaly(LATENCY))
+    (item,) = (await case_of(store, incident.id)).anomalies
+    assert (item.anomaly.kind, item.anomaly.change) == (AnomalyKind.DEPLOYMENT_REGRESSION, change)
 
 
 async def test_attaching_refreshes_a_series_and_says_when_it_is_new(store: PostgresStore) -> None:

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.anomaly import AnomalyKind, Bound, DetectionResult, DetectionSettings, bound_for, detect
+from pipeline.domain.anomaly import (
+    SENSITIVITY,
+    AnomalyKind,
+    Bound,
+    DetectionResult,
+    DetectionSettings,
+    Policy,
+    bound_for,
+    detect,
+)
 from pipeline.domain.baseline import BaselineBank, Expectation
+from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB, make_anomaly, make_samples
 
@@ -308,3 +318,72 @@ def test_nan_between_samples_is_no_sample() -> None:
     assert look(up_to_now(MEMORY, [0.5, nan] * 12)).cleared == (MEMORY,)
     assert look(up_to_now(MEMORY, [0.5, nan] * 12)).within == frozenset()
     assert look(up_to_now(MEMORY, [0.5] + [nan] * 12)).cleared == ()
+
+
+def test_memory_that_always_stands_high_is_judged_by_its_own_baseline() -> None:
+    bank = bank_of(0.88, MEMORY, wobble=0.005)
+    assert look(up_to_now(MEMORY, [0.90] * 24), bank=bank).anomalies == ()
+    assert look(up_to_now(MEMORY, [0.96] * 24), bank=bank).anomalies
+    assert look(up_to_now(MEMORY, [0.90] * 24), bank=bank_of(0.6, MEMORY, wobble=0.2)).anomalies, (
+        "a wide spread is none"
+    )
+
+
+def test_one_of_three_failing_is_no_surge_and_hundreds_are() -> None:
+    bank = bank_of(0.0, ERRORS)
+    for per_s, count in ((0.6, 0), (20.0, 1)):
+        found = look(up_to_now(ERRORS, [0.06] * 6), up_to_now(TRAFFIC, [per_s] * 6), bank=bank).anomalies
+        assert len(found) == count
+
+
+def deployed(age_s: float, kind: ChangeKind = ChangeKind.DEPLOYMENT) -> ChangeEvent:
+    return ChangeEvent(CHECKOUT, T0 - timedelta(seconds=age_s), kind, "3f2a91c", "raise pool size")
+
+
+@pytest.mark.parametrize(
+    ("age_s", "lasting_s", "kind"),
+    [
+        (60, 75, None),
+        (170, 75, None),
+        (190, 75, AnomalyKind.DEPLOYMENT_REGRESSION),
+        (700, 75, AnomalyKind.DEPLOYMENT_REGRESSION),
+        (900, 75, AnomalyKind.LATENCY),
+        (190, 400, AnomalyKind.LATENCY),
+    ],
+    ids=["rolling out", "still", "with it", "soon after", "long after", "before it"],
+)
+def test_what_begins_with_a_release_is_put_down_to_it(age_s: float, lasting_s: int, kind: AnomalyKind | None) -> None:
+    window = {LATENCY: up_to_now(LATENCY, [9.0] * (lasting_s // 15 + 1))}
+    found = detect(window, bank_of(1.0), SETTINGS, T0, changes=[deployed(age_s)]).anomalies
+    assert [one.kind for one in found] == ([kind] if kind else [])
+    assert [one.change is not None for one in found] == ([kind is AnomalyKind.DEPLOYMENT_REGRESSION] if kind else [])
+    other = replace(deployed(age_s), service=WEB)
+    for unrelated in (other, deployed(age_s, ChangeKind.SCALING)):
+        (alone,) = detect(window, bank_of(1.0), SETTINGS, T0, changes=[unrelated]).anomalies
+        assert (alone.kind, alone.change) == (AnomalyKind.LATENCY, None)
+
+
+def test_a_release_that_fails_half_of_all_requests_is_told_at_once() -> None:
+    window = {ERRORS: up_to_now(ERRORS, [0.7] * 6)}
+    (found,) = detect(window, bank_of(0.0, ERRORS), SETTINGS, T0, changes=[deployed(60)]).anomalies
+    assert found.change is not None
+
+
+def test_people_say_what_is_muted_and_how_keen_the_rules_are() -> None:
+    window, bank = {LATENCY: up_to_now(LATENCY, [1.75] * 6)}, bank_of(1.0)
+    assert detect(window, bank, SETTINGS, T0, policy=Policy()).anomalies
+    muted = Policy(muted=lambda service, at: "maintenance")
+    keen = {name: Policy(factor=lambda service, signal, factor=factor: factor) for name, factor in SENSITIVITY.items()}
+    assert detect(window, bank, SETTINGS, T0, policy=muted).anomalies == ()
+    assert detect(window, bank, SETTINGS, T0, policy=keen["low"]).anomalies == ()
+    slight = {LATENCY: up_to_now(LATENCY, [1.5] * 6)}
+    assert detect(slight, bank, SETTINGS, T0, policy=keen["normal"]).anomalies == ()
+    assert detect(slight, bank, SETTINGS, T0, policy=keen["high"]).anomalies
+
+
+def test_only_what_is_asked_for_is_looked_at_for_clearing() -> None:
+    window = {key: up_to_now(key, [0.1] * 12) for key in (MEMORY, DISK)}
+    bank = BaselineBank()
+    assert set(detect(window, bank, SETTINGS, T0).cleared) == {MEMORY, DISK}
+    assert detect(window, bank, SETTINGS, T0, clearing={DISK}).cleared == (DISK,)
+    assert detect(window, bank, SETTINGS, T0, clearing=()).cleared == ()

@@ -39,7 +39,7 @@ async def read(connection: Connection, incident_id: IncidentId) -> Case | None:
         return None
     anomalies = await connection.fetch(
         """SELECT kind, service, signal, instance, started_at, seen_at, cleared_at, value, peak, expected, sigma,
-                  threshold, breach_above FROM anomalies WHERE incident_id = $1 ORDER BY id""",
+                  threshold, breach_above, change FROM anomalies WHERE incident_id = $1 ORDER BY id""",
         incident_id,
     )
     facts = await connection.fetch(

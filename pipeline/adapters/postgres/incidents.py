@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.adapters.postgres import cases
 from pipeline.adapters.postgres.pool import Connection, storable
-from pipeline.adapters.postgres.records import DIAGNOSIS, INCIDENT_COLUMNS, PASSAGES, SEVERITY, VERIFICATION, incident
+from pipeline.adapters.postgres.records import (
+    CHANGE,
+    DIAGNOSIS,
+    INCIDENT_COLUMNS,
+    PASSAGES,
+    SEVERITY,
+    VERIFICATION,
+    incident,
+)
 from pipeline.domain.anomaly import Anomaly
 from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
 from pipeline.domain.ids import IncidentId, ServiceName, SlackUserId
@@ -138,10 +146,12 @@ class PostgresIncidents:
     async def attach(self, incident_id: IncidentId, anomaly: Anomaly) -> bool:
         new = await self._connection.fetchval(
             """INSERT INTO anomalies (incident_id, kind, service, signal, instance, started_at, seen_at, value, peak,
-                                      expected, sigma, threshold, breach_above)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                                      expected, sigma, threshold, breach_above, change)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
                ON CONFLICT (incident_id, service, signal, instance) DO UPDATE
-               SET seen_at = excluded.seen_at, value = excluded.value, cleared_at = NULL,
+               SET kind = CASE WHEN excluded.change IS NULL THEN anomalies.kind ELSE excluded.kind END,
+                   change = coalesce(excluded.change, anomalies.change),
+                   seen_at = excluded.seen_at, value = excluded.value, cleared_at = NULL,
                    peak = CASE WHEN anomalies.breach_above THEN greatest(anomalies.peak, excluded.peak)
                                ELSE least(anomalies.peak, excluded.peak) END
                RETURNING xmax = 0""",
@@ -158,6 +168,7 @@ class PostgresIncidents:
             anomaly.sigma,
             anomaly.bound.threshold,
             anomaly.bound.breach_above,
+            CHANGE.dump_python(anomaly.change, mode="json") if anomaly.change is not None else None,
         )
         return bool(new)
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
 from pipeline.domain.approval import Approval
+from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
 from pipeline.domain.execution import Execution, Step, StepState
 from pipeline.domain.guardrail import GuardrailResult, RuleAnswer
@@ -32,6 +33,7 @@ from pipeline.domain.verification import Verification
 
 Row = Mapping[str, Any]
 
+CHANGE: TypeAdapter[ChangeEvent] = TypeAdapter(ChangeEvent)
 ACTION: TypeAdapter[RestartAction | ScaleAction | ManualAction] = TypeAdapter(Action)
 OPERATION: TypeAdapter[RestartInstance | ScaleTo] = TypeAdapter(Operation)
 DIAGNOSIS: TypeAdapter[Diagnosis] = TypeAdapter(Diagnosis)
@@ -84,6 +86,7 @@ def stored_anomaly(row: Row) -> StoredAnomaly:
         expected=row["expected"],
         sigma=row["sigma"],
         bound=Bound(row["threshold"], row["breach_above"]),
+        change=CHANGE.validate_python(row["change"]) if row["change"] is not None else None,
     )
     return StoredAnomaly(anomaly, row["cleared_at"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -83,17 +82,14 @@ class PostgresTelemetry:
             source,
             [f"{failure.source}: {failure.reason}" for failure in failures],
             at,
-            json.dumps(dict(rejected)),
+            dict(rejected),
         )
 
     async def health(self) -> Sequence[SourceHealth]:
         rows = await self._connection.fetch(
             "SELECT source, failures, read_at, rejected FROM source_health ORDER BY source"
         )
-        return [
-            SourceHealth(row["source"], tuple(row["failures"]), row["read_at"], _counts(row["rejected"]))
-            for row in rows
-        ]
+        return [SourceHealth(row["source"], tuple(row["failures"]), row["read_at"], row["rejected"]) for row in rows]
 
     async def save_changes(self, changes: Sequence[ChangeEvent]) -> None:
         # A source tells of a change at every reading of its window: the first word stands.
@@ -217,7 +213,3 @@ def _by_series(rows: Iterable[Mapping[str, object]]) -> dict[SeriesKey, list[Sam
         assert isinstance(value, float)
         series.setdefault(key, []).append(Sample(key, at, value))
     return series
-
-
-def _counts(stored: str) -> dict[str, int]:
-    return {str(reason): int(count) for reason, count in json.loads(stored).items()}

@@ -179,10 +179,8 @@ class Trends:
             if key.signal is not Signal.LATENCY_P99 or key in self._held or key.service in grace:
                 continue
             factor = policy.factor(key.service, key.signal)
-            least = max(
-                SLOW_SHARE * factor,
-                (SLOW_SIGMAS * factor + USUAL_SHARE * float(history.excess[row])) * float(relative[row]),
-            )
+            sigmas = SLOW_SIGMAS * factor + USUAL_SHARE * float(history.excess[row])
+            least = max(SLOW_SHARE * factor, sigmas * float(relative[row]))
             rise = float(mean[row]) - 1
             steady = float(np.nanmean(shares[row] > 1 + 0.5 * rise))
             if rise >= least and rise * level[row] >= settings.latency_min_effect_s * factor and steady >= 0.8:

@@ -243,3 +243,20 @@ def test_changes_as_people_write_them(small: Small, form: str) -> None:
 def test_a_change_that_says_too_little_is_refused(small: Small, told: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"needs a 'service'|is epoch seconds"):
         small.detector.step(START + 60.0 * small.minute, {}, [told])
+
+
+def test_logs_that_are_rotated_page_no_more_once_known_and_a_disk_that_fills_does() -> None:
+    world = WorldDetector()
+
+    def run(minutes: range, ratio: Callable[[int], float]) -> list[Page]:
+        return [
+            page for minute in minutes for page in world.step(START + 60.0 * minute, {"db": {"disk": ratio(minute)}})
+        ]
+
+    def rotated(minute: int) -> float:
+        return 0.5 + 0.42 * (minute % 360) / 360
+
+    run(range(4320), rotated)
+    assert run(range(4320, 5760), rotated) == []
+    (page,) = run(range(5760, 5760 + 420), lambda minute: 0.5 + 0.49 * (minute - 5760) / 420)
+    assert (page.kind, page.service) == (AnomalyKind.DISK_EXHAUSTION, "db")
