@@ -28,3 +28,7 @@ ALTER TABLE source_health ADD COLUMN rejected jsonb NOT NULL DEFAULT '{}';
 
 -- The change that an anomaly is put down to.
 ALTER TABLE anomalies ADD COLUMN change jsonb;
+
+-- Baselines know hours of the week now, and are one value a series; those of the first layout are learned anew.
+TRUNCATE baselines;
+ALTER TABLE baselines DROP COLUMN mean, DROP COLUMN deviation, DROP COLUMN weight, ADD COLUMN state bytea NOT NULL;

@@ -26,8 +26,8 @@ from pipeline.domain.baseline_rows import (
     BaselineRow,
     Rows,
     Table,
-    read_row,
-    written_row,
+    read_rows,
+    written_rows,
 )
 from pipeline.domain.telemetry import SeriesKey, Signal
 
@@ -111,9 +111,8 @@ class BaselineBank:
         self._index: dict[SeriesKey, int] = {row.key: at for at, row in enumerate(stored)}
         self._asked: deque[tuple[list[SeriesKey], Rows]] = deque(maxlen=3)
         self._table = Table(max(len(stored), 64))
-        for at, row in enumerate(stored):
-            read_row(self._table, at, row)
-            self._table.two_sided[at] = row.key.signal is Signal.TRAFFIC
+        read_rows(self._table, stored)
+        self._table.two_sided[: len(stored)] = [row.key.signal is Signal.TRAFFIC for row in stored]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -178,7 +177,8 @@ class BaselineBank:
 
     def rows(self, keys: Iterable[SeriesKey]) -> list[BaselineRow]:
         """The state of ``keys`` for storing."""
-        return [written_row(self._table, self._index[key], key) for key in keys if key in self._index]
+        known = [key for key in keys if key in self._index]
+        return written_rows(self._table, [self._index[key] for key in known], known)
 
     def _rows_of(self, keys: Sequence[SeriesKey]) -> Rows:
         """Row numbers; -1 for a series never seen. The same keys are asked for tick after tick: answers are kept."""

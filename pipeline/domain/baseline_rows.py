@@ -19,17 +19,14 @@ DAY_HOURS = 24
 SEGMENTS = WEEK_HOURS + DAY_HOURS + 1
 SLOT_S = 600
 SLOTS = 86_400 // SLOT_S
-_OLD_SEGMENTS = 25
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineRow:
-    """One series' state as it is stored, in three arrays of floats whose layout is this module's own."""
+    """One series' state as it is stored: ``state`` is this module's own packing of its columns."""
 
     key: SeriesKey
-    mean: Sequence[float]
-    deviation: Sequence[float]
-    weight: Sequence[float]
+    state: bytes
     generated_samples: int
 
 
@@ -96,24 +93,27 @@ class Table:
         setattr(self, name, larger)
 
 
-def written_row(table: Table, at: int, key: SeriesKey) -> BaselineRow:
-    """What is stored of the series in row ``at``."""
-    mean = [*table.mean[at].tolist(), *table.slot_size[at].tolist()]
-    weight = [*table.weight[at].tolist(), *table.slot_rate[at].tolist()]
-    deviation = [*table.deviation[at].tolist(), *(float(getattr(table, name)[at]) for name in _SINGLE)]
-    return BaselineRow(key, mean, deviation, weight, int(table.generated[at]))
+_PACKED = np.dtype(
+    [(name, kind, (width,)) for name, (kind, width) in _COLUMNS.items()]
+    + list(_SINGLE.items())
+).newbyteorder("<")
+STATE_BYTES = _PACKED.itemsize
 
 
-def read_row(table: Table, at: int, row: BaselineRow) -> None:
-    """Puts a stored series into row ``at``. Rows of the first layout (24 hours and all time) are taken too."""
-    table.generated[at] = row.generated_samples
-    if len(row.mean) == _OLD_SEGMENTS:
-        for name, values in (("mean", row.mean), ("weight", row.weight)):
-            getattr(table, name)[at, WEEK_HOURS:] = values
-        table.deviation[at] = row.deviation
-        return
-    table.mean[at], table.slot_size[at] = row.mean[:SEGMENTS], row.mean[SEGMENTS:]
-    table.weight[at], table.slot_rate[at] = row.weight[:SEGMENTS], row.weight[SEGMENTS:]
-    table.deviation[at] = row.deviation[: DAY_HOURS + 1]
-    for name, value in zip(_SINGLE, row.deviation[DAY_HOURS + 1 :], strict=True):
-        getattr(table, name)[at] = value
+def written_rows(table: Table, places: Sequence[int], keys: Sequence[SeriesKey]) -> list[BaselineRow]:
+    """What is stored of the series in the rows ``places``, whose keys are ``keys``."""
+    rows = np.array(places, dtype=np.intp)
+    packed = np.zeros(len(rows), dtype=_PACKED)
+    for name in (*_COLUMNS, *_SINGLE):
+        packed[name] = getattr(table, name)[rows]
+    generated = table.generated[rows].tolist()
+    return [BaselineRow(key, packed[at].tobytes(), generated[at]) for at, key in enumerate(keys)]
+
+
+def read_rows(table: Table, rows: Sequence[BaselineRow]) -> None:
+    """Puts stored series into the first rows; one of another layout is left empty, to be learned anew."""
+    known = [at for at, row in enumerate(rows) if len(row.state) == STATE_BYTES]
+    packed = np.frombuffer(b"".join(rows[at].state for at in known), dtype=_PACKED)
+    for name in (*_COLUMNS, *_SINGLE):
+        getattr(table, name)[known] = packed[name]
+    table.generated[known] = [rows[at].generated_samples for at in known]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from math import isfinite, log2
 from typing import Protocol
 
@@ -85,6 +87,8 @@ def lead_of(anomalies: Sequence[Anomaly]) -> Anomaly:
 
 
 TOGETHER_S = 240.0
+LATE = timedelta(seconds=180)
+"""A surge may be told this much later than what it overloads: it has to be larger to count."""
 
 
 def strength(anomaly: Anomaly) -> float:
@@ -210,18 +214,22 @@ class _Homes:
         self._graph = graph
         self._open = open_places
         self._strength: dict[Place, float] = {}
-        self._surging: set[ServiceName] = set()
+        self._began: dict[Place, datetime] = {}
+        self._surging: dict[ServiceName, datetime] = {}
         self._dropping: set[ServiceName] = set()
         roots: set[Place] = {place for place in open_places if place[1] in HURTS_CALLERS}
         for one in anomalies:
             place = one.key.service, FAMILY_OF[one.kind]
-            if one.kind is AnomalyKind.TRAFFIC:
-                (self._surging if one.bound.breach_above else self._dropping).add(one.key.service)
+            if one.kind is AnomalyKind.TRAFFIC and one.bound.breach_above:
+                self._surging[one.key.service] = one.started_at
+            elif one.kind is AnomalyKind.TRAFFIC:
+                self._dropping.add(one.key.service)
             elif place[1] in HURTS_CALLERS:
                 roots.add(place)
                 self._strength[place] = max(self._strength.get(place, 0.0), strength(one))
+                self._began[place] = min(self._began.get(place, one.started_at), one.started_at)
         self._roots = sorted(roots)
-        services = {place[0] for place in self._roots} | self._surging | self._dropping
+        services = {place[0] for place in self._roots} | self._surging.keys() | self._dropping
         self._below = {service: graph.callees(service) for service in services}
         self._slow_home: dict[ServiceName, Place] = {}
 
@@ -252,13 +260,22 @@ class _Homes:
         return min(equals, key=lambda place: (place[1] != "memory", place not in self._open, place))
 
     def _overloaded(self, root: Place) -> Place:
-        """A root that surges is overloaded: the trouble belongs where the surge comes from."""
-        if root[1] != "requests" or root[0] not in self._surging:
+        """A root that surges, or got slow under a surge above it, is overloaded: it belongs where that comes from."""
+        service, family = root
+        if family != "requests":
             return root
-        return self._top(root[0], self._surging), "requests"
+        if service in self._surging:
+            return self._top(service, self._surging.keys()), "requests"
+        began = self._began.get(root)
+        loaded = {
+            one
+            for one, since in self._surging.items()
+            if began is not None and service in self._below[one] and since <= began + LATE
+        }
+        return (self._top(min(loaded), self._surging.keys()), "requests") if loaded else root
 
     def _surge(self, service: ServiceName) -> Place:
-        top = self._top(service, self._surging)
+        top = self._top(service, self._surging.keys())
         return self._standing(top, (top, "requests"))
 
     def _drop(self, service: ServiceName) -> Place:
@@ -278,10 +295,10 @@ class _Homes:
         """The open incident of requests at ``service`` or at what it overloads."""
         if otherwise in self._open:
             return otherwise
-        below = self._below[service] & self._surging
+        below = self._below[service] & self._surging.keys()
         return min((place for place in self._open if place[1] == "requests" and place[0] in below), default=otherwise)
 
-    def _top(self, service: ServiceName, among: set[ServiceName]) -> ServiceName:
+    def _top(self, service: ServiceName, among: AbstractSet[ServiceName]) -> ServiceName:
         """The topmost of ``among`` above ``service``: one that none of ``among`` calls, but for circles."""
         above = {one for one in among if service in self._below[one]} | {service}
         tops = [

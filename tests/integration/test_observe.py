@@ -1,7 +1,10 @@
 """One reading of everything, with sources that are down, late or wrong, into a real database."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from bot.catalogue import CatalogueFile
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
@@ -11,6 +14,7 @@ from pipeline.domain.detection.logs import LogDetector
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogLine, LogReading
 from pipeline.domain.telemetry import CallEdge, Reading, Sample, SeriesKey, Signal, SourceFailure
+from pipeline.stages import observe
 from pipeline.stages.observe import LOG_LAG_S, LOG_LINES, TOPOLOGY_EVERY_S, Observer, Sources
 from tests.builders import CHECKOUT, LATENCY, MEMORY, WEB
 
@@ -178,3 +182,88 @@ async def test_a_source_that_is_down_costs_its_own_part_alone(store: PostgresSto
     async with store.begin() as uow:
         told = {one.source: one.failures for one in await uow.telemetry.health()}
     assert told == {"catalogue": (), "prometheus": ("prometheus: Connection refused",), "scripted": ()}
+
+
+class Hanging(Scripted):
+    """Never answers; ``given_up`` counts the questions that were taken back."""
+
+    name = "hanging"
+    given_up = 0
+
+    async def _hang(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up += 1
+
+    async def read(self, now: datetime) -> Reading:
+        await self._hang()
+        return await super().read(now)
+
+    async def edges(self, since: datetime, until: datetime) -> Reading:
+        await self._hang()
+        return await super().edges(since, until)
+
+    async def changes(self, since: datetime, until: datetime) -> ChangeReading:
+        await self._hang()
+        return await super().changes(since, until)
+
+    async def tail(self, since: datetime, until: datetime, *, limit: int) -> LogReading:
+        await self._hang()
+        return await super().tail(since, until, limit=limit)
+
+
+class Broken(Hanging):
+    """Fails as no adapter should."""
+
+    name = "broken"
+
+    async def _hang(self) -> None:
+        raise KeyError("no such\nrow")
+
+
+@pytest.mark.parametrize("port", ["metrics", "topology", "changes", "logs"])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Hanging, "hanging: no reading within 0.05 s; asked again at the next reading"),
+        (Broken, "broken: internal error: KeyError: 'no such\\nrow'"),
+    ],
+)
+async def test_a_source_that_hangs_or_breaks_costs_its_own_part_alone(
+    store: PostgresStore, port: str, kind: type[Hanging], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "SOURCE_DEADLINE_S", 0.05)
+    trouble = kind()
+    change = ChangeEvent(CHECKOUT, NOW, ChangeKind.DEPLOYMENT, "3f2a91c", "raise the pool", "alice")
+
+    def beside(at: str, well: Scripted) -> tuple[Scripted, ...]:
+        return (trouble, well) if at == port else (well,)
+
+    sources = Sources(
+        metrics=beside("metrics", Scripted(Reading((Sample(MEMORY, NOW, 0.5),)))),
+        topology=beside("topology", Scripted(Reading(edges=(CallEdge(WEB, CHECKOUT, 3.0),)))),
+        changes=beside("changes", Scripted(ChangeReading((change,)))),
+        logs=beside("logs", Scripted(LogReading())),
+    )
+    observer = observer_of(sources, store)
+    assert await observer.run(NOW) == 1
+    assert await observer.run(NOW + timedelta(seconds=TOPOLOGY_EVERY_S)) == 1, "and the loop goes on"
+    assert trouble.given_up == (2 if kind is Hanging else 0)
+    async with store.begin() as uow:
+        told = {one.source: one.failures for one in await uow.telemetry.health()}
+        assert (await uow.telemetry.graph(max_age_s=3600)).callers(CHECKOUT) == {WEB}
+        assert list(await uow.telemetry.changes(NOW - timedelta(hours=1))) == [change]
+    assert told == {"catalogue": (), "scripted": (), trouble.name: (said,)}
+
+
+async def test_what_is_wrong_with_a_provider_in_one_place_is_not_hidden_by_another(store: PostgresStore) -> None:
+    refused = SourceFailure("kubernetes deployments", "HTTP 403")
+    cluster = Scripted(ChangeReading(failures=(refused,)))
+    cluster.name = "kubernetes"
+    pods = Scripted(LogReading())
+    pods.name = "kubernetes"
+    await observer_of(Sources(changes=(cluster,), logs=(pods,)), store).run(NOW)
+    async with store.begin() as uow:
+        told = {one.source: one.failures for one in await uow.telemetry.health()}
+    assert told == {"catalogue": (), "kubernetes": ("kubernetes deployments: HTTP 403",)}

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
-from pipeline.domain.baseline import SEGMENTS, BaselineBank, BaselineRow
+from pipeline.domain.baseline import BaselineBank, BaselineRow
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import CallEdge, Sample, SeriesKey, Signal, SourceFailure
 from pipeline.ports.store import SourceHealth
@@ -91,7 +91,7 @@ async def test_baselines_survive_a_restart(store: PostgresStore) -> None:
 
 
 async def test_a_baseline_comes_back_to_the_last_bit(store: PostgresStore) -> None:
-    row = BaselineRow(MEMORY, [1 / 3] * SEGMENTS, [1e-300] * SEGMENTS, [2000.0] * SEGMENTS, 7)
+    row = BaselineRow(MEMORY, bytes(range(256)) * 9, 7)
     async with store.begin() as uow:
         await uow.telemetry.save_baselines([row])
         assert await uow.telemetry.load_baselines() == [row]

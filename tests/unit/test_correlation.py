@@ -187,6 +187,9 @@ def test_every_anomaly_has_one_home_whatever_the_order(
         assert fold.service in troubled, "no incident at a service that shows nothing"
         for one in fold.anomalies:
             near = graph.callees(one.key.service) | graph.callers(one.key.service)
+            near |= frozenset[ServiceName]().union(
+                *(graph.callers(shared) for shared in graph.callees(one.key.service))
+            )
             assert fold.service == one.key.service or (one.kind in FOLDING_KINDS and fold.service in near)
             assert one.kind in FOLDING_KINDS or fold.family == FAMILY_OF[one.kind]
 
@@ -247,6 +250,17 @@ def test_a_surge_and_what_it_overloads_belong_where_it_comes_in() -> None:
     for order in permutations(seen):
         (fold,) = correlate(order, GRAPH, [])
         assert (fold.service, fold.family, fold.lead.kind) == (WEB, "requests", AnomalyKind.TRAFFIC)
+
+
+def test_what_gets_slow_under_a_surge_belongs_to_it_and_what_was_slow_before_does_not() -> None:
+    surge = traffic(WEB, 30.0)
+    under = replace(trouble(PAYMENTS), started_at=after(60))
+    (fold,) = correlate([surge, under], GRAPH, [])
+    assert (fold.service, fold.lead.kind) == (WEB, AnomalyKind.TRAFFIC)
+    before = replace(trouble(PAYMENTS), started_at=after(-600))
+    assert {one.service for one in correlate([surge, before], GRAPH, [])} == {WEB, PAYMENTS}
+    leak = trouble(PAYMENTS, MEMORY)
+    assert {one.service for one in correlate([surge, leak], GRAPH, [])} == {WEB, PAYMENTS}
 
 
 def test_a_surge_below_that_nobody_above_has_made_is_not_the_cause_of_failures_there() -> None:

@@ -152,33 +152,19 @@ class PostgresTelemetry:
         return [LogPattern(**{**row, "service": ServiceName(row["service"])}) for row in rows]
 
     async def load_baselines(self) -> Sequence[BaselineRow]:
-        rows = await self._connection.fetch(
-            "SELECT service, signal, instance, mean, deviation, weight, generated_samples FROM baselines"
-        )
-        return [
-            BaselineRow(_key(row), row["mean"], row["deviation"], row["weight"], row["generated_samples"])
-            for row in rows
-        ]
+        rows = await self._connection.fetch("SELECT service, signal, instance, state, generated_samples FROM baselines")
+        return [BaselineRow(_key(row), row["state"], row["generated_samples"]) for row in rows]
 
     async def save_baselines(self, rows: Sequence[BaselineRow]) -> None:
-        await self._connection.executemany(
-            """INSERT INTO baselines (service, signal, instance, mean, deviation, weight, generated_samples, updated_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())
+        await self._connection.execute(
+            """INSERT INTO baselines (service, signal, instance, state, generated_samples, updated_at)
+               SELECT *, clock_timestamp() FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[])
                ON CONFLICT (service, signal, instance) DO UPDATE SET
-                   mean = excluded.mean, deviation = excluded.deviation, weight = excluded.weight,
-                   generated_samples = excluded.generated_samples, updated_at = excluded.updated_at""",
-            [
-                (
-                    row.key.service,
-                    row.key.signal.value,
-                    row.key.instance,
-                    list(row.mean),
-                    list(row.deviation),
-                    list(row.weight),
-                    row.generated_samples,
-                )
-                for row in rows
-            ],
+                   state = excluded.state, generated_samples = excluded.generated_samples,
+                   updated_at = excluded.updated_at""",
+            *_columns([row.key for row in rows]),
+            [row.state for row in rows],
+            [row.generated_samples for row in rows],
         )
 
     async def prune(self, *, keep_s: float) -> int:

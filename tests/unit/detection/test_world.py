@@ -256,7 +256,7 @@ def test_logs_that_are_rotated_page_no_more_once_known_and_a_disk_that_fills_doe
     def rotated(minute: int) -> float:
         return 0.5 + 0.42 * (minute % 360) / 360
 
-    run(range(4320), rotated)
-    assert run(range(4320, 5760), rotated) == []
-    (page,) = run(range(5760, 5760 + 420), lambda minute: 0.5 + 0.49 * (minute - 5760) / 420)
+    run(range(2520), rotated)
+    assert run(range(2520, 3600), rotated) == []
+    (page,) = run(range(3600, 4020), lambda minute: 0.5 + 0.49 * (minute - 3600) / 420)
     assert (page.kind, page.service) == (AnomalyKind.DISK_EXHAUSTION, "db")
