@@ -107,7 +107,7 @@ class DetectionTuning(Group):
     ] = 180.0
     clear_after_s: Annotated[
         Positive, Variable("SRE_CLEAR_AFTER_S", "seconds", "inside its bounds this long, a series is well again")
-    ] = 120.0
+    ] = 300.0
 
 
 class VerificationTuning(Group):

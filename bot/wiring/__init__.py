@@ -48,7 +48,7 @@ from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.bus import RedisBus
 from pipeline.adapters.redis.locks import RedisLocks
 from pipeline.adapters.telemetry.scrape import ScrapeSource
-from pipeline.domain.anomaly import DetectionSettings
+from pipeline.domain.anomaly import SENSITIVITY, DetectionSettings, Policy
 from pipeline.domain.detection.logs import LogDetector, LogDetectorSettings
 from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
 from pipeline.domain.phase import Phase
@@ -121,7 +121,11 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         author = _author(settings, rules, fallbacks)
         stack.push_async_callback(author.close)
 
-        detector = Detector(store, loop_settings.detection)
+        policy = Policy(
+            factor=lambda service, signal: SENSITIVITY[catalogue.sensitivity(service, signal)], muted=catalogue.muted
+        )
+        promised = {name: slo.objective for name in catalogue if (slo := catalogue[name].slo) is not None}
+        detector = Detector(store, loop_settings.detection, policy, promised)
         log_detector = LogDetector(LogDetectorSettings(warmup_s=settings.telemetry.log_warmup_s))
         witnesses = Witnesses(sources.traces, sources.activity)
         investigator = Investigator(store, targets, catalogue, loop_settings.detection, witnesses)

@@ -91,7 +91,7 @@ class DetectionSettings:
     """How long a change's before and after are compared."""
     rollout_onset_s: float = 12 * 60.0
     """Trouble that begins this soon after a change is put down to it."""
-    clear_after_s: float = 120.0
+    clear_after_s: float = 300.0
     """A series must be back inside its bounds for this long before its anomaly counts as over."""
 
     def sustain_s(self, signal: Signal) -> float:

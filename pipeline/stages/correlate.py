@@ -8,6 +8,7 @@ from executors.guardrails.inputs import GRAPH_MAX_AGE_S
 from pipeline.domain.anomaly import SYMPTOM_KINDS, DetectionResult, DetectionSettings
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.changes import SHORT_REVISION
 from pipeline.domain.correlation import Fold, correlate, explained_by
 from pipeline.domain.ids import IncidentId, incident_label
 from pipeline.domain.incident import Case, Incident
@@ -42,7 +43,8 @@ class Correlator:
         async with self._store.begin() as uow:
             graph = await uow.telemetry.graph(max_age_s=GRAPH_MAX_AGE_S)
             open_incidents = {incident.id: incident for incident in await uow.incidents.open()}
-            for fold in correlate(result.anomalies, graph, open_incidents.values()):
+            attached = await uow.incidents.attached()
+            for fold in correlate(result.anomalies, graph, open_incidents.values(), attached):
                 root = await self._take_in(uow, fold, graph, bank, now)
                 if root is None:
                     continue
@@ -78,7 +80,19 @@ class Correlator:
                 uow,
                 incident_id,
                 entries=[
-                    TraceEntry(TraceKind.DETECTED, incident.title, {"family": fold.family, "service": fold.service}),
+                    TraceEntry(
+                        TraceKind.DETECTED,
+                        incident.title,
+                        {
+                            "kind": fold.lead.kind.value,
+                            "family": fold.family,
+                            "service": fold.service,
+                            "candidates": [
+                                {"service": one.service, "score": round(one.score, 3), "reason": one.reason}
+                                for one in fold.candidates
+                            ],
+                        },
+                    ),
                     _severity_entry(severity),
                 ],
             )
@@ -195,9 +209,11 @@ def _replaced(case: Case, result: DetectionResult) -> list[SeriesKey]:
 
 
 def _title(fold: Fold) -> str:
-    lead = min(fold.anomalies, key=lambda anomaly: (anomaly.key.service != fold.service, anomaly.started_at))
+    lead = fold.lead
     what = SIGNAL_TITLE[lead.key.signal]
     value = format_value(lead.value, lead.key.unit)
+    if lead.change is not None:
+        return f"{what} {value} since {lead.change.kind.value} {lead.change.revision[:SHORT_REVISION]}"
     if lead.kind in SYMPTOM_KINDS and lead.sigmas > 0:
         return f"{what} {value}, {lead.distance} above baseline"
     side = "above" if lead.bound.breach_above else "below"

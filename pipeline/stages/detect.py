@@ -50,12 +50,20 @@ class Detector:
             look_back_s = LOOK_BACK_S if first else self._settings.window_s
             window = await uow.telemetry.window(now - timedelta(seconds=look_back_s))
             changes = await uow.telemetry.changes(now - timedelta(seconds=self._settings.rollout_watch_s + 3600.0))
+            lasting = await uow.incidents.attached()
         if first:
             self._remember(window, bank, now)
             since = now - timedelta(seconds=self._settings.window_s)
             window = {key: recent for key, told in window.items() if (recent := [s for s in told if s.at >= since])}
         result = detect(
-            window, bank, self._settings, now, changes=changes, trends=self._trends, policy=self._policy
+            window,
+            bank,
+            self._settings,
+            now,
+            changes=changes,
+            trends=self._trends,
+            policy=self._policy,
+            clearing=lasting.keys(),
         )
         self._learn(window, result, bank, now)
         if self._saved_at is None or (now - self._saved_at).total_seconds() >= SAVE_EVERY_S:

@@ -208,7 +208,7 @@ async def test_cloudwatch(aws_of: Callable[[FaultyServer], dict[str, str]], tmp_
     minute = now.replace(second=0, microsecond=0) - 3 * MINUTE
     aws.measure("AWS/Lambda", "Invocations", {"FunctionName": "fn-17"}, {minute: [30.0]})
     aws.measure("AWS/ECS", "CPUUtilization", {"ClusterName": "prod", "ServiceName": "shop"}, {minute: [50.0]})
-    aws.measure("AWS/ECS", "CPUUtilization", {"ClusterName": "test", "ServiceName": "shop"}, {minute: [99.0]})
+    aws.measure("AWS/ECS", "CPUUtilization", {"ClusterName": "test", "ServiceName": "cart"}, {minute: [99.0]})
     aws.expressions["SUM(REMOVE_EMPTY(x))"] = {int(minute.timestamp()): 0.25}
     own = tmp_path / "own.yaml"
     own.write_text("- {service: shop, signal: quota_ratio, expression: SUM(REMOVE_EMPTY(x))}\n")
@@ -221,10 +221,14 @@ async def test_cloudwatch(aws_of: Callable[[FaultyServer], dict[str, str]], tmp_
     }
     async with FaultyServer(aws.app) as server, wired(**aws_of(server), **environ) as sources:
         assert counts(sources) == [1, 0, 0, 0, 0, 0]
-        found = figures(await sources.metrics[0].read(now))
-    assert found[Signal.TRAFFIC] == 0.5
-    assert found[Signal.CPU_RATIO] == 0.5
-    assert found[Signal.QUOTA_RATIO] == 0.25
+        reading = await sources.metrics[0].read(now)
+    assert {sample.key.service for sample in reading.samples} == {SHOP}
+    assert figures(reading) == {
+        Signal.TRAFFIC: 0.5,
+        Signal.ERROR_RATIO: 0.0,
+        Signal.CPU_RATIO: 0.5,
+        Signal.QUOTA_RATIO: 0.25,
+    }
 
 
 async def test_cloudwatch_logs_and_x_ray(

@@ -24,7 +24,7 @@ from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB, make_anomaly, make_samples
 
-SETTINGS = DetectionSettings()
+SETTINGS = DetectionSettings(clear_after_s=120.0)
 ERRORS = SeriesKey(CHECKOUT, Signal.ERROR_RATIO)
 TRAFFIC = SeriesKey(CHECKOUT, Signal.TRAFFIC)
 DISK = SeriesKey(CHECKOUT, Signal.DISK_RATIO, "checkout-1")
@@ -89,7 +89,7 @@ def test_a_gap_neither_fakes_nor_hides_a_sustained_breach() -> None:
 
 def test_a_shorter_time_can_be_set() -> None:
     window = {MEMORY: up_to_now(MEMORY, [0.95] * 5)}
-    assert detect(window, BaselineBank(), DetectionSettings(memory_sustain_s=60), T0).anomalies
+    assert detect(window, BaselineBank(), DetectionSettings(clear_after_s=120.0, memory_sustain_s=60), T0).anomalies
     assert detect(window, BaselineBank(), SETTINGS, T0).anomalies == ()
 
 

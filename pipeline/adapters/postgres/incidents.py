@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.adapters.postgres import cases
 from pipeline.adapters.postgres.pool import Connection, storable
@@ -21,7 +21,7 @@ from pipeline.domain.ids import IncidentId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case, Incident, fingerprint
 from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, IncidentState
 from pipeline.domain.severity import SeverityResult
-from pipeline.domain.telemetry import SeriesKey
+from pipeline.domain.telemetry import SeriesKey, Signal
 from pipeline.domain.verification import Verification
 from pipeline.ports.store import CardPlace
 
@@ -142,6 +142,20 @@ class PostgresIncidents:
             incident_id,
             worker,
         )
+
+    async def attached(self) -> Mapping[SeriesKey, IncidentId]:
+        rows = await self._connection.fetch(
+            """SELECT a.service, a.signal, a.instance, a.incident_id FROM anomalies a
+               JOIN incidents i ON i.id = a.incident_id
+               WHERE i.state <> ALL($1::text[]) AND a.cleared_at IS NULL ORDER BY a.id""",
+            _FINAL,
+        )
+        return {
+            SeriesKey(ServiceName(row["service"]), Signal(row["signal"]), row["instance"]): IncidentId(
+                row["incident_id"]
+            )
+            for row in rows
+        }
 
     async def attach(self, incident_id: IncidentId, anomaly: Anomaly) -> bool:
         new = await self._connection.fetchval(
