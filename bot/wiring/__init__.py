@@ -100,6 +100,8 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
     catalogue = catalogue_file.current()
     worker = f"{socket.gethostname()}:{os.getpid()}"
     async with AsyncExitStack() as stack:
+        sources = sources_of(settings)
+        stack.push_async_callback(sources.close)
         database_url, redis_url = await _servers(settings, stack, fallbacks)
         report = await migrated(database_url)
         pool = Pool(database_url)
@@ -111,8 +113,6 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         bus, locks = RedisBus(redis_url), RedisLocks(redis_url)
         stack.push_async_callback(bus.close)
         stack.push_async_callback(locks.close)
-        sources = sources_of(settings)
-        stack.push_async_callback(sources.close)
         targets = registry_of(settings)
         stack.push_async_callback(targets.close)
 

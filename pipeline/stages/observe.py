@@ -36,6 +36,8 @@ CHANGES_WINDOW_S = 3600.0
 """A change may be told late; what was told already is not stored again."""
 LOG_LAG_S = 5.0
 """Lines younger than this may still be on their way to the server; each is read once."""
+LOG_CATCH_UP_S = 300.0
+"""How much is read at the start, and at most after a source was away: older lines say little about now."""
 SAMPLE_CHARACTERS = 300
 LOG_LINES = 5000
 """Lines taken in at one reading; a flood beyond it is told as a failure and sampled by its newest lines."""
@@ -91,7 +93,7 @@ class Observer:
         self._store = store
         self._logs = logs
         self._topology_at: datetime | None = None
-        self._logs_until: datetime | None = None
+        self._logs_until: dict[int, datetime] = {}
         self._rejected: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     async def run(self, now: datetime) -> int:
@@ -172,15 +174,18 @@ class Observer:
         )
 
     async def _lines(self, now: datetime) -> Sequence[LogReading]:
+        """Each source from where its last reading that succeeded ended: what could not be read is read later."""
         until = now - timedelta(seconds=LOG_LAG_S)
-        since = self._logs_until or until - timedelta(seconds=TOPOLOGY_EVERY_S)
-        self._logs_until = until
-        return await asyncio.gather(
+        oldest = until - timedelta(seconds=LOG_CATCH_UP_S)
+        since = [max(self._logs_until.get(at, oldest), oldest) for at in range(len(self._sources.logs))]
+        readings = await asyncio.gather(
             *(
-                ask(one.name, one.tail(since, until, limit=LOG_LINES), LogReading, SOURCE_DEADLINE_S)
-                for one in self._sources.logs
+                ask(one.name, one.tail(begin, until, limit=LOG_LINES), LogReading, SOURCE_DEADLINE_S)
+                for one, begin in zip(self._sources.logs, since, strict=True)
             )
         )
+        self._logs_until |= {at: until for at, reading in enumerate(readings) if not reading.failures}
+        return readings
 
     def _patterns(self, readings: Sequence[LogReading], now: datetime) -> list[LogPattern]:
         for line in sorted((line for reading in readings for line in reading.lines), key=lambda line: line.at):

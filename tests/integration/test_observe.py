@@ -158,6 +158,16 @@ async def test_each_line_is_read_once_and_a_flood_is_told(store: PostgresStore) 
     assert source.asked[1] == (NOW - lag, NOW + timedelta(seconds=15) - lag, LOG_LINES)
 
 
+async def test_lines_of_a_reading_that_failed_are_read_later(store: PostgresStore) -> None:
+    source = Scripted(LogReading(failures=(SourceFailure("loki", "HTTP 503"),)), LogReading())
+    observer = observer_of(Sources(logs=(source,)), store)
+    for after_s in (0, 15, 30):
+        await observer.run(NOW + timedelta(seconds=after_s))
+    (first, _, _), (again, until, _), (third, _, _) = source.asked
+    assert again == first + timedelta(seconds=15), "no more than it may catch up"
+    assert third == until
+
+
 async def test_a_pattern_that_was_never_seen_before_is_kept_for_the_incident(store: PostgresStore) -> None:
     calm = [LogReading(tuple(lines("GET /pay 200 in 12 ms", 20, NOW + timedelta(minutes=m)))) for m in range(60)]
     error = "ERROR card provider did not answer within 23 ms, payment refused"

@@ -66,5 +66,5 @@ async def test_what_git_says_against_it_is_a_failure_in_the_reading(repository: 
 
 
 def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="SRE_CHANGES_REPO: .* is no git repository"):
+    with pytest.raises(ConfigurationError, match=r"SRE_CHANGES_REPO: .* is no git repository"):
         GitChanges(tmp_path)
