@@ -14,3 +14,5 @@ memory_bytes, memory_limit_bytes  # fields of the control API's answer, which th
 OPEN_EXECUTION_STATES  # what an index of migration 0001 says too; a test compares the two
 stream_output, stream, fmt  # botocore's names for what its hooks are called with
 success  # a field of CloudWatch's answer, which is validated whole
+converter  # logging reads it from its formatter
+COMPILED, checkpoint, restore, not_finite, duplicate, future  # pipeline.detectors is a public API; tests and benches use all of it

@@ -94,8 +94,7 @@ class Table:
 
 
 _PACKED = np.dtype(
-    [(name, kind, (width,)) for name, (kind, width) in _COLUMNS.items()]
-    + list(_SINGLE.items())
+    [(name, kind, (width,)) for name, (kind, width) in _COLUMNS.items()] + list(_SINGLE.items())
 ).newbyteorder("<")
 STATE_BYTES = _PACKED.itemsize
 

@@ -152,12 +152,10 @@ Mute = Annotated[
 
 
 class Objective(BaseModel):
-    """A service level objective: this share of requests succeeds, and, with ``latency_s``, as fast as that."""
+    """A service level objective: this share of requests succeeds, over thirty days."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     objective: Annotated[float, Field(gt=0, lt=1)]
-    window_days: Annotated[int, Field(ge=1, le=90)] = 30
-    latency_s: Annotated[float, Field(gt=0)] | None = None
 
 
 def _of_every_signal(value: object) -> object:

@@ -320,7 +320,7 @@ def test_one_word_is_the_sensitivity_of_every_signal(path: Path) -> None:
         ("services: {a: {sensitivity: loud}}", "services.a.sensitivity.latency_p99", ""),
         ("services: {a: {sensitivity: {latency: low}}}", "services.a.sensitivity.latency", ""),
         ("services: {a: {slo: {objective: 99.9}}}", "services.a.slo.objective", ""),
-        ("services: {a: {slo: {objective: 0.99, latency_s: 0}}}", "services.a.slo.latency_s", ""),
+        ("services: {a: {slo: {objective: 0.99, latency_s: 1}}}", "services.a.slo.latency_s", ""),
         ("services: {a: {muted: [{from: '1:00'}]}}", "services.a.muted.0.weekly", ""),
         ("services: {a: {muted: [always]}}", "services.a.muted.0.weekly", ""),
         ("services: {a: {muted: [{from: 1:00, to: 90:00}]}}", "services.a.muted.0.weekly.to", "in quotes"),
