@@ -94,6 +94,9 @@ def test_latency_with_a_surge_and_nothing_slow_below_is_saturation() -> None:
         ([AnomalyKind.MEMORY_PRESSURE, AnomalyKind.LATENCY], Facts(traffic_ratio=1.0), Category.MEMORY),
         ([AnomalyKind.DISK_EXHAUSTION], Facts(), Category.DISK),
         ([AnomalyKind.CERTIFICATE_EXPIRY], Facts(), Category.CERTIFICATE),
+        ([AnomalyKind.DEPLOYMENT_REGRESSION, AnomalyKind.ERROR_SURGE], Facts(traffic_ratio=2.0), Category.BAD_CHANGE),
+        ([AnomalyKind.TRAFFIC], Facts(traffic_ratio=2.5), Category.UNKNOWN),
+        ([AnomalyKind.MULTI_DIMENSIONAL], Facts(traffic_ratio=1.0), Category.UNKNOWN),
         ([], Facts(), Category.UNKNOWN),
     ],
 )
@@ -125,6 +128,20 @@ def test_the_change_that_came_before_is_named_and_cited(kind: AnomalyKind, after
     (claim,) = [claim for claim in found.claims if "3f2a91c" in claim.text]
     assert claim.evidence == (question.evidence[-1].id,)
     assert found.certainty > 0.6
+
+
+def test_the_change_that_detection_blames_is_believed_whatever_else_was_read() -> None:
+    facts = changed(-2000.0)
+    blamed = replace(anomaly(AnomalyKind.DEPLOYMENT_REGRESSION), change=facts.recent_changes[0])
+    told = ("change", f"checkout: {facts.recent_changes[0].describe()}", "checkout")
+    found = decide(make_question([blamed], replace(facts, slow_callees=(PAYMENTS,)), *ROWS, told))
+    assert found.category is Category.BAD_CHANGE
+    assert "3f2a91c0ffee" in found.root_cause
+
+
+def test_traffic_is_told_with_what_was_expected() -> None:
+    found = decide(ask([AnomalyKind.TRAFFIC], Facts(traffic_ratio=2.5)))
+    assert found.root_cause == "checkout gets more requests than usual: 12.0 /s are expected at this hour."
 
 
 @pytest.mark.parametrize("after_s", [-3600.0, 300.0])

@@ -75,9 +75,11 @@ def decide(question: Question) -> Hypothesis:
     if certificate := case.own(AnomalyKind.CERTIFICATE_EXPIRY):
         title = "A TLS certificate is about to end"
         return case.by_itself(Category.CERTIFICATE, certificate, title, ("certificate", "x509", "cert"))
+    if regressed := case.own(AnomalyKind.DEPLOYMENT_REGRESSION):
+        return case.bad_change(regressed)
     symptoms = [*case.own(AnomalyKind.LATENCY), *case.own(AnomalyKind.ERROR_SURGE)]
     if not symptoms:
-        return case.unknown("No anomaly of this service itself is left to explain.", [])
+        return case.without_symptoms()
     if question.facts.slow_callees:
         return case.below()
     if case.surge and (case.own(AnomalyKind.LATENCY) or case.slower):
@@ -190,8 +192,26 @@ class _Case:
         cause = f"{errors[0].key.describe()} got worse right after {change.describe()}."
         return self._say(Category.BAD_CHANGE, cause[0].upper() + cause[1:], checks)
 
+    def without_symptoms(self) -> Hypothesis:
+        """Traffic far from usual, or several things a little off: told as what it is, its cause is not measured."""
+        if traffic := self.own(AnomalyKind.TRAFFIC):
+            worst = traffic[0]
+            more = "more" if worst.bound.breach_above else "fewer"
+            usual = format_value(worst.expected, worst.key.unit)
+            cause = f"{self._question.service} gets {more} requests than usual: {usual} are expected at this hour."
+            return self.unknown(cause, [self._breach(traffic, ("traffic",)), self._nothing_below()])
+        if joint := self.own(AnomalyKind.MULTI_DIMENSIONAL):
+            cause = f"Several metrics of {self._question.service} are off together, none of them alone by much."
+            return self.unknown(
+                cause, [self._breach(joint, ("latency", "error", "cpu", "traffic")), self._nothing_below()]
+            )
+        return self.unknown("No anomaly of this service itself is left to explain.", [])
+
     def change_before(self, anomalies: Sequence[Anomaly]) -> ChangeEvent | None:
-        """The last change of the service that the symptoms may have come of."""
+        """The change that detection put the symptoms down to, else the last one that they may have come of."""
+        blamed = next((item.change for item in anomalies if item.change is not None), None)
+        if blamed is not None:
+            return blamed
         began = min((item.started_at for item in anomalies), default=None)
         if began is None:
             return None
