@@ -112,8 +112,8 @@ class Runtime:
 
     async def _detect(self, others_ran: bool) -> None:
         now = self._clock.now()
-        await self._stages.observer.run(now)
-        result = await self._stages.detector.run(self._clock.now(), reload=others_ran)
+        fresh = await self._stages.observer.run(now)
+        result = await self._stages.detector.run(self._clock.now(), reload=others_ran, fresh=fresh)
         opened = await self._stages.correlator.run(result, await self._stages.detector.bank(), self._clock.now())
         if opened:
             await self._wake_up()

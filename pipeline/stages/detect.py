@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -35,28 +36,36 @@ class Detector:
         self._bank: BaselineBank | None = None
         self._loaded_at: datetime | None = None
         self._saved_at: datetime | None = None
+        self._window: dict[SeriesKey, list[Sample]] = {}
         self._learned: dict[SeriesKey, datetime] = {}
         self._unsaved: set[SeriesKey] = set()
 
-    async def run(self, now: datetime, *, reload: bool) -> DetectionResult:
-        """One detection over the newest window. ``reload``: another replica learned since our last tick."""
+    async def run(self, now: datetime, *, reload: bool, fresh: Sequence[Sample] | None = None) -> DetectionResult:
+        """One detection over the newest window.
+
+        ``reload``: another replica worked since our last tick. ``fresh``: the samples of this tick, as stored; without
+        them, at the start and after a reload the window is read from the store.
+        """
         first = self._bank is None
         if reload and self._loaded_at is not None and (now - self._loaded_at).total_seconds() >= SAVE_EVERY_S:
             self._bank = None
             self._unsaved.clear()
         bank = await self.bank()
         self._loaded_at = self._loaded_at or now
+        since = now - timedelta(seconds=self._settings.window_s)
         async with self._store.begin() as uow:
-            look_back_s = LOOK_BACK_S if first else self._settings.window_s
-            window = await uow.telemetry.window(now - timedelta(seconds=look_back_s))
+            if first or reload or fresh is None:
+                self._window = {key: list(told) for key, told in (await uow.telemetry.window(since)).items()}
+            past = await uow.telemetry.services_window(now - timedelta(seconds=LOOK_BACK_S)) if first else {}
             changes = await uow.telemetry.changes(now - timedelta(seconds=self._settings.rollout_watch_s + 3600.0))
             lasting = await uow.incidents.attached()
         if first:
-            self._remember(window, bank, now)
-            since = now - timedelta(seconds=self._settings.window_s)
-            window = {key: recent for key, told in window.items() if (recent := [s for s in told if s.at >= since])}
-        result = detect(
-            window,
+            await asyncio.to_thread(self._remember, past, bank, now)
+        self._slide(fresh or (), since)
+        # In a thread: thousands of series take longer than the loop, which also serves Slack, may stand still.
+        result = await asyncio.to_thread(
+            detect,
+            self._window,
             bank,
             self._settings,
             now,
@@ -65,7 +74,7 @@ class Detector:
             policy=self._policy,
             clearing=lasting.keys(),
         )
-        self._learn(window, result, bank, now)
+        self._learn(result, bank, now)
         if self._saved_at is None or (now - self._saved_at).total_seconds() >= SAVE_EVERY_S:
             self._saved_at = now
             await self.save()
@@ -92,19 +101,29 @@ class Detector:
             await uow.telemetry.save_baselines(rows)
         self._unsaved.clear()
 
-    def _remember(self, window: Mapping[SeriesKey, Sequence[Sample]], bank: BaselineBank, now: datetime) -> None:
+    def _remember(self, past: Mapping[SeriesKey, Sequence[Sample]], bank: BaselineBank, now: datetime) -> None:
         """Shows the stored past to the rules with a longer look, as if it had just been read."""
-        told = {key: samples for key, samples in window.items() if samples}
-        self._trends.take(list(told), list(told.values()), bank.expect_many(list(told), now), now)
+        keys = list(past)
+        self._trends.take(keys, list(past.values()), bank.expect_many(keys, now), now)
 
-    def _learn(
-        self, window: Mapping[SeriesKey, Sequence[Sample]], result: DetectionResult, bank: BaselineBank, now: datetime
-    ) -> None:
+    def _slide(self, fresh: Sequence[Sample], since: datetime) -> None:
+        """Takes in what is newer than what is there, and lets go of what is older than the window."""
+        for sample in fresh:
+            samples = self._window.setdefault(sample.key, [])
+            if not samples or sample.at > samples[-1].at:
+                samples.append(sample)
+        for key, samples in list(self._window.items()):
+            gone = next((at for at, sample in enumerate(samples) if sample.at >= since), len(samples))
+            del samples[:gone]
+            if not samples:
+                del self._window[key]
+
+    def _learn(self, result: DetectionResult, bank: BaselineBank, now: datetime) -> None:
         judged = result.within | result.beyond
         fresh = [
             samples[-1]
-            for key, samples in window.items()
-            if samples and key in judged and samples[-1].at > self._learned.get(key, samples[-1].at - _A_MOMENT)
+            for key, samples in self._window.items()
+            if key in judged and samples[-1].at > self._learned.get(key, samples[-1].at - _A_MOMENT)
         ]
         keys = [sample.key for sample in fresh]
         bank.learn(keys, [sample.value for sample in fresh], now, outside=result.beyond)

@@ -96,8 +96,8 @@ class Observer:
         self._logs_until: dict[int, datetime] = {}
         self._rejected: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    async def run(self, now: datetime) -> int:
-        """One reading, recorded in one transaction. Returns the number of samples."""
+    async def run(self, now: datetime) -> Sequence[Sample]:
+        """One reading, recorded in one transaction. Returns the samples that were stored."""
         readings, edges, changes, lines = await asyncio.gather(
             asyncio.gather(
                 *(ask(one.name, one.read(now), Reading, SOURCE_DEADLINE_S) for one in self._sources.metrics)
@@ -116,11 +116,11 @@ class Observer:
         bank = await self._baselines()
         async with self._store.begin() as uow:
             told_by = [(source.name, reading) for source, reading in zip(self._sources.metrics, readings, strict=True)]
-            count = 0
+            stored: list[Sample] = []
             for name, reading in [*told_by, *edges]:
                 if samples := self._admitted(name, reading.samples, bank):
                     await uow.telemetry.save_samples(samples)
-                    count += len(samples)
+                    stored += samples
                 if reading.edges:
                     await uow.telemetry.save_edges(reading.edges, now)
                 self._rejected[name].update(reading.rejected)
@@ -135,7 +135,7 @@ class Observer:
                 await uow.telemetry.save_health(name, failures, now, self._rejected[name])
             if patterns:
                 await uow.telemetry.save_log_patterns(patterns)
-        return count
+        return stored
 
     def _admitted(self, source: str, samples: Sequence[Sample], bank: BaselineBank) -> list[Sample]:
         """Without what cannot be, and without series beyond the limit: labels that explode must not take us along."""

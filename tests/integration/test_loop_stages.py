@@ -204,6 +204,20 @@ async def test_baselines_survive_a_restart(loop: Loop) -> None:
     assert (again.mean, again.sigma, again.weight) == pytest.approx((known.mean, known.sigma, known.weight))
 
 
+async def test_the_window_is_the_same_handed_on_or_read_from_the_store(loop: Loop) -> None:
+    """As the runtime calls it, tick by tick; then another replica's tick, which is read from the store."""
+    handed, reading = Detector(loop.store, DETECTION), Detector(loop.store, DETECTION)
+    for number in range(12):
+        loop.now += STEP
+        loop.source.now_values = leaking(loop)
+        fresh = await loop.observer.run(loop.now)
+        told = await handed.run(loop.now, reload=number == 6, fresh=None if number == 5 else fresh)
+        seen = await reading.run(loop.now, reload=False)
+        assert {one.key for one in told.anomalies} == {one.key for one in seen.anomalies}
+        assert told.within == seen.within
+    assert {one.key for one in told.anomalies} == {loop.memory[0]}
+
+
 async def test_an_incident_hardly_moves_the_baseline(loop: Loop) -> None:
     before = await loop.detector.expectation(P99, loop.now)
     await loop.ticks(30, {**healthy(loop), P99: 3.0})

@@ -26,6 +26,7 @@ async def test_a_window_holds_every_series_oldest_first(store: PostgresStore) ->
         assert await uow.telemetry.window(after(10)) == {MEMORY: memory[1:], LATENCY: latency[1:]}
         assert await uow.telemetry.service_window(CHECKOUT, after(20)) == {MEMORY: memory[2:]}
         assert await uow.telemetry.service_window(PAYMENTS, T0) == {}
+        assert await uow.telemetry.services_window(T0) == {LATENCY: latency, TRAFFIC: traffic}
 
 
 async def test_a_sample_read_twice_is_kept_once(store: PostgresStore) -> None:
