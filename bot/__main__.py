@@ -153,6 +153,8 @@ def backtest(
     from bot.backtest import backtest as run_backtest
 
     chosen = Options(**options)
+    if query is None and (start is not None or end is not None):
+        raise _Failure("--start and --end go with --prometheus QUERY")
     if query is None:
         sys.exit(run_backtest(files, chosen, click.echo, _complain))
     if files or start is None or end is None:

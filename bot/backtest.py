@@ -172,7 +172,8 @@ def _labels_of(path: Path, options: Options) -> list[Interval] | None:
     if options.labels is None:
         return None
     if options.labels.is_dir():
-        return read_labels(options.labels / path.name)
+        own = options.labels / path.name
+        return read_labels(own) if own.exists() else []  # a series without events: every page is a false one
     return read_labels(options.labels)
 
 

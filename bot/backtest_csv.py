@@ -17,13 +17,14 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.domain.detection.clock import ClockCheck
 from pipeline.domain.errors import PermanentError
 
 FloatArray = npt.NDArray[np.float64]
 
 NO_VALUE = frozenset({"", "nan", "null", "none", "na", "n/a", "-"})
 """How exporters write a sample without a value (lower case)."""
-LATEST_S = 1e11
+EARLIEST_S, LATEST_S = -6e10, 1e11
 """Epoch seconds of the year 5138: a greater number is milliseconds or finer."""
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -48,10 +49,25 @@ class History:
 
 def history(name: str, stamps: Sequence[str], texts: Sequence[str], ts: FloatArray, values: FloatArray) -> History:
     """A history of rows in the order given."""
+    late, repeated = _late(ts)
+    return History(name, stamps, texts, ts, np.where(np.isfinite(values), values, nan), late, repeated)
+
+
+def _late(ts: FloatArray) -> tuple[npt.NDArray[np.bool_], int]:
+    """Rows at or behind the newest time before them, and how many of them are at it; a clock that was ahead once is
+    told from rows that are late by the rule of the detectors."""
     newest = np.maximum.accumulate(ts)
     late = np.concatenate(([False], ts[1:] <= newest[:-1]))
-    repeated = np.concatenate(([False], ts[1:] == newest[:-1]))
-    return History(name, stamps, texts, ts, np.where(np.isfinite(values), values, nan), late, int(repeated.sum()))
+    repeated = int(np.concatenate(([False], ts[1:] == newest[:-1])).sum())
+    if not late.any():
+        return late, repeated
+    clock, latest, repeated = ClockCheck(), -np.inf, 0
+    for at, stamp in enumerate(ts.tolist()):
+        late[at] = stamp <= latest and not clock.was_wrong(stamp, latest)
+        repeated += stamp == latest
+        if not late[at]:
+            latest = stamp
+    return late, repeated
 
 
 def read_history(path: Path) -> History:
@@ -126,7 +142,7 @@ def epoch_s(text: str) -> float:
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
     if not isfinite(seconds):
         raise ValueError(f"{text[:40]!r} is no time")
-    if abs(seconds) > LATEST_S:
+    if not EARLIEST_S <= seconds <= LATEST_S:
         raise ValueError(f"{text[:40]!r} is no time in epoch seconds: give seconds, not milliseconds")
     return seconds
 

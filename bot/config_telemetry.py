@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -58,6 +59,14 @@ Labels = Annotated[str, AfterValidator(_labels)]
 Namespaces = Annotated[tuple[str, ...], AfterValidator(_namespaces)]
 Pairs = Annotated[tuple[str, ...], AfterValidator(_named_values)]
 """``name=value`` each; the last ``=`` divides, for names may hold one."""
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone that is known here, such as Europe/Berlin") from error
+    return name
 
 
 class TelemetrySettings(Group):
@@ -190,6 +199,11 @@ class TelemetrySettings(Group):
         Variable("SRE_LOG_FOLDER", "path", "folder of <service>-<n>.log files, on a host with no log server"),
     ] = None
     interval_s: Annotated[Positive, Variable("SRE_INTERVAL_S", "seconds", "how often telemetry is read")] = 15.0
+    timezone: Annotated[
+        str,
+        AfterValidator(_known_zone),
+        Variable("SRE_TIMEZONE", "IANA name", "whose hours and weekdays the load follows, such as Europe/Berlin"),
+    ] = "UTC"
     max_series: Annotated[
         Count, Variable("SRE_MAX_SERIES", "series", "more are turned away and counted: labels may explode overnight")
     ] = 50_000

@@ -10,7 +10,7 @@ from bot.slack.text import inline, one_line
 from pipeline.domain.diagnosis import Claim, Diagnosis
 from pipeline.domain.incident import Case
 from pipeline.domain.plan import Plan, is_reversible
-from pipeline.domain.telemetry import format_value
+from pipeline.domain.telemetry import TRENDING, format_value
 from pipeline.domain.verification import Verdict, Verification
 
 
@@ -28,7 +28,7 @@ def trend_in_words(case: Case) -> str:
         return one_line(", ".join([f"{found.sentence()} after the action", *_back_inside(found)]))
     unit = lead.key.unit
     words = [f"{lead.key.describe()} {format_value(lead.value, unit)}"]
-    if isfinite(lead.expected):
+    if isfinite(lead.expected) and lead.key.signal not in TRENDING:
         words.append(f"usually {format_value(lead.expected, unit)}")
     side = "above" if lead.bound.breach_above else "below"
     words.append(f"{side} its bound of {format_value(lead.bound.threshold, unit)} since {lead.started_at:%H:%M} UTC")

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
@@ -125,7 +126,8 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             factor=lambda service, signal: SENSITIVITY[catalogue.sensitivity(service, signal)], muted=catalogue.muted
         )
         promised = {name: slo.objective for name in catalogue if (slo := catalogue[name].slo) is not None}
-        detector = Detector(store, loop_settings.detection, policy, promised)
+        zone = ZoneInfo(settings.telemetry.timezone)
+        detector = Detector(store, loop_settings.detection, policy, promised, zone=zone)
         log_detector = LogDetector(LogDetectorSettings(warmup_s=settings.telemetry.log_warmup_s))
         witnesses = Witnesses(sources.traces, sources.activity)
         investigator = Investigator(store, targets, catalogue, loop_settings.detection, witnesses)

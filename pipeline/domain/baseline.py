@@ -288,7 +288,8 @@ class BaselineBank:
         rate = pull * _rate(weight, passed_s, RECENT_HORIZON_S)
         table.recent[rows] += rate * (clipped - table.recent[rows])
         table.recent_weight[rows] = weight + 1.0
-        self._remember(rows, (values - mean) / sigma if np.all(sigma > 0) else np.zeros(len(rows)), by_calendar, at)
+        off = np.divide(values - mean, sigma, out=np.zeros_like(values), where=sigma > 0)
+        self._remember(rows, np.nan_to_num(off), by_calendar, at)
 
     def _drift(
         self,

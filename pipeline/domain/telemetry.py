@@ -55,6 +55,10 @@ SIGNAL_TITLE: dict[Signal, str] = {
 }
 
 
+TRENDING = frozenset({Signal.DISK_RATIO, Signal.CERT_REMAINING})
+"""Signals that go one way for days: what they usually are says nothing about now."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class SeriesKey:
     """One time series. ``instance`` is empty for figures of the service as a whole."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from pipeline.domain.anomaly import DetectionResult, DetectionSettings, Policy, detect
 from pipeline.domain.baseline import BaselineBank, Expectation
@@ -28,7 +28,10 @@ class Detector:
         settings: DetectionSettings,
         policy: Policy | None = None,
         objectives: Mapping[ServiceName, float] | None = None,
+        *,
+        zone: tzinfo = UTC,
     ) -> None:
+        self._zone = zone
         self._store = store
         self._settings = settings
         self._policy = policy or Policy()
@@ -88,7 +91,7 @@ class Detector:
         """The baselines as known to this process."""
         if self._bank is None:
             async with self._store.begin() as uow:
-                self._bank = BaselineBank(await uow.telemetry.load_baselines())
+                self._bank = BaselineBank(await uow.telemetry.load_baselines(), zone=self._zone)
             self._loaded_at = None
         return self._bank
 

@@ -15,6 +15,7 @@ import pytest
 SECRET = "s3cret-password"
 AWAY = f"postgresql://sre:{SECRET}@127.0.0.1:1/sre"
 SLACK = {"SLACK_BOT_TOKEN": "xoxb-1", "SRE_SLACK_CHANNEL": "C1"}
+SOURCE = {"PROMETHEUS_URL": "http://127.0.0.1:1"}
 
 
 def sre_bot(*arguments: str, cwd: Path, **environ: str) -> tuple[int, str]:
@@ -37,7 +38,8 @@ def sre_bot(*arguments: str, cwd: Path, **environ: str) -> tuple[int, str]:
         (["run"], {"SRE_LATENCY_SIGMA": "4"}, "SRE_LATENCY_SIGMA: no such setting; did you mean SRE_LATENCY_SIGMAS?"),
         (["run"], {"SRE_INTERVAL_S": "soon"}, "SRE_INTERVAL_S: input should be a valid number"),
         (["run"], {}, "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL: needed"),
-        (["run"], {**SLACK, "DATABASE_URL": AWAY, "REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1/sre"),
+        (["run"], {**SLACK, **SOURCE, "DATABASE_URL": AWAY, "REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1/sre"),
+        (["run"], SLACK, "PROMETHEUS_URL, SRE_SCRAPE_FILE, "),
         (["trace", "INC-1"], {}, "DATABASE_URL is not set"),
         (["trace", "nonsense"], {"DATABASE_URL": AWAY}, "write INC-42 or 42"),
         (["fault", "memory-leak"], {}, "no demo runs"),

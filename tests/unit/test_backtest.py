@@ -285,3 +285,12 @@ async def test_a_query_without_series_says_so(heard: Heard) -> None:
         "up", "0", "60", 60.0, Options(), query_range, heard.said.append, heard.complained.append
     )
     assert (code, heard.complained) == (2, ["Prometheus has no series for up in that time"])
+
+
+def test_one_time_in_the_future_costs_three_rows(tmp_path: Path, heard: Heard) -> None:
+    times = [START + 60 * number for number in range(200)]
+    times[100] = START + 60 * 10_000_000
+    path = tmp_path / "a.csv"
+    path.write_text("timestamp,value\n" + "".join(f"{at},{1 + at % 5}\n" for at in times))
+    assert heard.run([path], Options(out=tmp_path / "out.csv")) == 0
+    assert any("2 out of order" in line for line in heard.said)

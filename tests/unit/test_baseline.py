@@ -306,3 +306,16 @@ def test_a_row_of_another_layout_is_learned_anew() -> None:
     loaded = BaselineBank([replace(rows[0], state=rows[0].state[:-1]), rows[1]])
     assert not loaded.expect(LATENCY, T0).known
     assert loaded.expect(WEB_LATENCY, T0) == kept.expect(WEB_LATENCY, T0)
+
+
+def test_a_series_that_is_always_zero_takes_nothing_from_what_others_do_every_night() -> None:
+    quiet = SeriesKey(CHECKOUT, Signal.ERROR_RATIO)
+    alone, together = BaselineBank(), BaselineBank()
+    for minute in range(6 * 24 * 60):
+        at = T0 + timedelta(minutes=minute)
+        value = 2.0 if (at.hour, at.minute // 10) == (3, 0) else 0.2 + 0.001 * (minute % 7)
+        alone.learn([LATENCY], [value], at)
+        together.learn([LATENCY, quiet], [value, 0.0], at)
+    night = (T0 + timedelta(days=6)).replace(hour=3, minute=5)
+    assert alone.expect(LATENCY, night).excess > 3
+    assert together.expect(LATENCY, night).excess == pytest.approx(alone.expect(LATENCY, night).excess)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pipeline.domain.detection.capacity_growth import FARTHEST_RISES, Growth, growths
 from pipeline.domain.detection.capacity_scales import Scales
+from pipeline.domain.detection.clock import ClockCheck
 
 HORIZON_S = 30 * 86_400.0
 """A breach further away than this is not foreseen."""
@@ -125,6 +126,7 @@ class CapacityDetector:
         self._period_s = 0.0
         self._recent: list[float] = []
         self._newest = -np.inf
+        self._clock = ClockCheck()
         self._looked = -np.inf
         self._distance = np.inf
         self._foreseen = NOTHING
@@ -136,7 +138,9 @@ class CapacityDetector:
     def update(self, ts: float, value: float) -> Forecast:
         """Takes the sample ``value`` at ``ts`` (epoch seconds); the forecast as of then."""
         value *= self._sign
-        if not isfinite(value) or not isfinite(ts) or ts <= self._newest:
+        if not isfinite(value) or not isfinite(ts):
+            return self._answer(self._newest)
+        if ts <= self._newest and not self._clock.was_wrong(ts, self._newest):
             return self._answer(self._newest)
         self._newest = ts
         self._recent = [*self._recent[-2:], value]

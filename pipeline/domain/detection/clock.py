@@ -58,3 +58,28 @@ class LocalClock:
         if self._zone is None:
             return np.zeros(len(ts))
         return np.array([self.offset_s(at) for at in ts.tolist()])
+
+
+AGREEING = 3
+"""So many times in a row, each after the one before, are believed against one that is far ahead of them."""
+FAR_S = 3600.0
+
+
+class ClockCheck:
+    """Tells late samples from a clock that was ahead once: without it one time in the future would end the watch."""
+
+    def __init__(self) -> None:
+        self._behind: list[float] = []
+
+    def was_wrong(self, ts: float, newest: float) -> bool:
+        """Whether ``newest`` was the mistake: ``ts`` and those before it, ascending, lie far behind it."""
+        if newest - ts < FAR_S:
+            self._behind.clear()
+            return False
+        if self._behind and ts <= self._behind[-1]:
+            self._behind.clear()
+        self._behind.append(ts)
+        if len(self._behind) < AGREEING:
+            return False
+        self._behind.clear()
+        return True

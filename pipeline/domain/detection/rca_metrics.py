@@ -195,6 +195,8 @@ def _along(item: Deviation, before: Values, after: Values, profile: Values) -> D
     direction: Direction = "up" if reached >= quiet else "down"
     noise = _NOISE_SIGMAS * min(1.0, float(np.sqrt(1.0 / on + 1.0 / off)))
     moved = _judged(item.metric, item.kind, direction, raw, noise, quiet, reached)
+    if direction == item.direction:  # people are told the distance from the baseline, not that within the window
+        moved = replace(moved, before=item.before, after=item.after, sigmas=item.sigmas)
     stayed = replace(item, strength=_ALL_THE_WHILE * item.strength)
     return max(moved, stayed, key=lambda one: one.strength)
 

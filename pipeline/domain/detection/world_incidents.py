@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.domain.anomaly import Anomaly, AnomalyKind
 from pipeline.domain.correlation import Candidate, Fold, correlate, symptom_of
 from pipeline.domain.ids import IncidentId, ServiceName
-from pipeline.domain.telemetry import SeriesKey, format_value
+from pipeline.domain.telemetry import TRENDING, SeriesKey, format_value
 from pipeline.domain.topology import DependencyGraph
 
 RESEND_S = 4 * 3600.0
@@ -161,7 +161,7 @@ def _page(ts: float, incident: WorldIncident, lead: Anomaly, known_services: int
     level = 1 + (share < HALF and failing < HALF) + (share < 0.25 and failing < 0.2) + (incident.kind in AT_ONCE)
     unit = lead.key.unit
     title = f"{lead.key.describe()} {format_value(lead.value, unit)}"
-    if lead.expected == lead.expected:
+    if lead.expected == lead.expected and lead.key.signal not in TRENDING:
         title += f", usually {format_value(lead.expected, unit)}"
     return Page(
         ts,

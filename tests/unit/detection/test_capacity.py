@@ -195,3 +195,15 @@ def test_short_and_constant_series_foresee_nothing(count: int) -> None:
 def test_a_limit_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         CapacityDetector(float("nan"))
+
+
+def test_one_time_in_the_future_does_not_end_the_watch() -> None:
+    clean, struck = CapacityDetector(1.0), CapacityDetector(1.0)
+    pages = []
+    for minute in range(720):
+        ts, value = 1_760_000_000.0 + 60 * minute, 0.3 + minute / 1000
+        if minute == 300:
+            struck.update(ts + 30 * 86_400.0, value)
+        pages.append((clean.update(ts, value).page, struck.update(ts, value).page))
+    assert pages[-1] == (True, True)
+    assert sum(one for one, _ in pages) - sum(other for _, other in pages) < 60
