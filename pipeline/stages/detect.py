@@ -15,6 +15,8 @@ from pipeline.ports.store import Store
 
 SAVE_EVERY_S = 120.0
 """Baselines move slowly: what is learned in this time is the most that a crash, or another replica's tick, costs."""
+FORGET_EVERY_S = 86_400.0
+"""The baselines are read anew this often: those of replicas that are long gone were deleted meanwhile."""
 LOOK_BACK_S = 2 * 3600.0
 """What the rules with a longer look are shown at the start."""
 
@@ -53,6 +55,9 @@ class Detector:
         if reload and self._loaded_at is not None and (now - self._loaded_at).total_seconds() >= SAVE_EVERY_S:
             self._bank = None
             self._unsaved.clear()
+        elif self._loaded_at is not None and (now - self._loaded_at).total_seconds() >= FORGET_EVERY_S:
+            await self.save()
+            self._bank = None
         bank = await self.bank()
         self._loaded_at = self._loaded_at or now
         since = now - timedelta(seconds=self._settings.window_s)
@@ -120,6 +125,7 @@ class Detector:
             del samples[:gone]
             if not samples:
                 del self._window[key]
+                self._learned.pop(key, None)
 
     def _learn(self, result: DetectionResult, bank: BaselineBank, now: datetime) -> None:
         judged = result.within | result.beyond

@@ -36,6 +36,8 @@ CHANGES_WINDOW_S = 3600.0
 """A change may be told late; what was told already is not stored again."""
 LOG_LAG_S = 5.0
 """Lines younger than this may still be on their way to the server; each is read once."""
+SERIES_GONE_S = 3600.0
+"""A series that was not told for this long is counted no more."""
 LOG_CATCH_UP_S = 300.0
 """How much is read at the start, and at most after a source was away: older lines say little about now."""
 SAMPLE_CHARACTERS = 300
@@ -88,7 +90,7 @@ class Observer:
         self._baselines = baselines
         self._catalogue = catalogue
         self._max_series = max_series
-        self._known: set[SeriesKey] = set()
+        self._known: dict[SeriesKey, datetime] = {}
         self._sources = sources
         self._store = store
         self._logs = logs
@@ -118,7 +120,7 @@ class Observer:
             told_by = [(source.name, reading) for source, reading in zip(self._sources.metrics, readings, strict=True)]
             stored: list[Sample] = []
             for name, reading in [*told_by, *edges]:
-                if samples := self._admitted(name, reading.samples, bank):
+                if samples := self._admitted(name, reading.samples, bank, now):
                     await uow.telemetry.save_samples(samples)
                     stored += samples
                 if reading.edges:
@@ -137,22 +139,26 @@ class Observer:
                 await uow.telemetry.save_log_patterns(patterns)
         return stored
 
-    def _admitted(self, source: str, samples: Sequence[Sample], bank: BaselineBank) -> list[Sample]:
+    def _admitted(self, source: str, samples: Sequence[Sample], bank: BaselineBank, now: datetime) -> list[Sample]:
         """Without what cannot be, and without series beyond the limit: labels that explode must not take us along."""
-        self._known.update(bank if not self._known else ())
         admitted: list[Sample] = []
         for sample in samples:
             why = implausible(sample, bank)
-            if not why and sample.key not in self._known:
-                if len(self._known) >= self._max_series:
-                    why = "series beyond SRE_MAX_SERIES"
-                else:
-                    self._known.add(sample.key)
+            if not why and sample.key not in self._known and not self._room(now):
+                why = "series beyond SRE_MAX_SERIES"
             if why:
                 self._rejected[source][why] += 1
             else:
+                self._known[sample.key] = now
                 admitted.append(sample)
         return admitted
+
+    def _room(self, now: datetime) -> bool:
+        """Whether one more series may be taken; those of replicas that are gone make room."""
+        if len(self._known) >= self._max_series:
+            since = now - timedelta(seconds=SERIES_GONE_S)
+            self._known = {key: at for key, at in self._known.items() if at > since}
+        return len(self._known) < self._max_series
 
     async def _edges(self, now: datetime) -> list[tuple[str, Reading]]:
         if self._topology_at is not None and (now - self._topology_at).total_seconds() < TOPOLOGY_EVERY_S:

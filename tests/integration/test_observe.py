@@ -124,6 +124,17 @@ async def test_ten_times_the_series_overnight_are_counted_and_kept_out(store: Po
     assert dict(health.rejected) == {"series beyond SRE_MAX_SERIES": 80}
 
 
+async def test_replicas_that_are_gone_make_room_for_new_ones(store: PostgresStore) -> None:
+    def pods(first: int, at: datetime) -> Reading:
+        keys = [SeriesKey(CHECKOUT, Signal.MEMORY_RATIO, f"checkout-{first + number}") for number in range(20)]
+        return Reading(tuple(Sample(key, at, 0.5) for key in keys))
+
+    soon, later = NOW + timedelta(minutes=30), NOW + timedelta(minutes=70)
+    source = Scripted(pods(0, NOW), pods(20, soon), pods(40, later))
+    observer = observer_of(Sources(metrics=(source,)), store, limit=20)
+    assert [len(await observer.run(at)) for at in (NOW, soon, later)] == [20, 0, 20]
+
+
 async def test_a_change_told_again_and_again_is_stored_once(store: PostgresStore) -> None:
     change = ChangeEvent(CHECKOUT, NOW, ChangeKind.DEPLOYMENT, "3f2a91c", "raise the pool", "alice")
     observer = observer_of(Sources(changes=(Scripted(ChangeReading((change,))),)), store)

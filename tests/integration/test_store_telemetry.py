@@ -1,5 +1,6 @@
 """Samples, baselines, edges and source health in a real PostgreSQL."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pipeline.adapters.postgres.pool import Connection
@@ -122,3 +123,15 @@ async def test_values_come_back_to_the_last_bit(store: PostgresStore) -> None:
     async with store.begin() as uow:
         await uow.telemetry.save_samples(samples)
         assert await uow.telemetry.window(T0) == {MEMORY: samples}
+
+
+async def test_baselines_of_replicas_long_gone_are_deleted_and_those_of_services_kept(
+    store: PostgresStore, sql: Connection
+) -> None:
+    other = replace(MEMORY, instance="checkout-2")
+    async with store.begin() as uow:
+        await uow.telemetry.save_baselines([BaselineRow(key, b"", 0) for key in (MEMORY, LATENCY, other)])
+    await sql.execute("UPDATE baselines SET updated_at = updated_at - interval '8 days' WHERE instance <> 'checkout-2'")
+    async with store.begin() as uow:
+        await uow.telemetry.prune(keep_s=86_400)
+        assert {row.key for row in await uow.telemetry.load_baselines()} == {LATENCY, other}
