@@ -59,6 +59,9 @@ INCIDENT_TRANSITIONS: Mapping[IncidentState, frozenset[IncidentState]] = {
     _I.CLOSED: frozenset(),
 }
 
+QUIET_INCIDENT_STATES = frozenset({IncidentState.OPEN, IncidentState.AWAITING_DECISION, IncidentState.ESCALATED})
+"""States in which an incident may turn out to be over by itself; while something is being done, verification judges."""
+
 FINAL_INCIDENT_STATES = frozenset({_I.RESOLVED, _I.SELF_RECOVERED, _I.CLOSED})
 """The fault is over: a new breach of the same series opens a new incident."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from executors.guardrails.inputs import GRAPH_MAX_AGE_S
@@ -12,7 +13,7 @@ from pipeline.domain.changes import SHORT_REVISION
 from pipeline.domain.correlation import Fold, correlate, explained_by
 from pipeline.domain.ids import IncidentId, incident_label
 from pipeline.domain.incident import Case, Incident
-from pipeline.domain.lifecycle import IncidentState, PlanState
+from pipeline.domain.lifecycle import QUIET_INCIDENT_STATES, IncidentState, PlanState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
 from pipeline.domain.plan import describe_action
 from pipeline.domain.severity import SeverityResult
@@ -23,8 +24,8 @@ from pipeline.ports.store import Store, UnitOfWork
 from pipeline.stages.advance import advance, line, record, supersede
 from pipeline.stages.triage import triage
 
-_QUIET_STATES = frozenset({IncidentState.OPEN, IncidentState.AWAITING_DECISION, IncidentState.ESCALATED})
-"""States in which an incident may turn out to be over by itself; while something is being done, verification judges."""
+SPLIT_AFTER_S = 600.0
+"""Trouble that outlives that of its root by this long did not come of it: it becomes an incident of its own."""
 
 _SUMMARY = ThreadNotice(part=ThreadPart.SUMMARY)
 
@@ -44,8 +45,14 @@ class Correlator:
             graph = await uow.telemetry.graph(max_age_s=GRAPH_MAX_AGE_S)
             open_incidents = {incident.id: incident for incident in await uow.incidents.open()}
             attached = await uow.incidents.attached()
-            for fold in correlate(result.anomalies, graph, open_incidents.values(), attached):
+            left = {
+                key: attached[key] for key in await uow.incidents.left_behind(after_s=SPLIT_AFTER_S) if key in attached
+            }
+            held = {key: owner for key, owner in attached.items() if key not in left}
+            standing = [incident for incident in open_incidents.values() if incident.id not in left.values()]
+            for fold in correlate(result.anomalies, graph, standing, held):
                 root = await self._take_in(uow, fold, graph, bank, now)
+                await self._split(uow, fold, fold.incident or root, left)
                 if root is None:
                     continue
                 opened += 1
@@ -110,6 +117,24 @@ class Correlator:
             await self._judge_again(uow, incident_id, graph, bank, now)
         return incident_id if opened else None
 
+    async def _split(
+        self, uow: UnitOfWork, fold: Fold, into: IncidentId | None, left: Mapping[SeriesKey, IncidentId]
+    ) -> None:
+        """Takes what goes on elsewhere off the incidents it was folded into; their trails keep it and say where to."""
+        if into is None:
+            return
+        for anomaly in fold.anomalies:
+            before = left.get(anomaly.key)
+            if before is None or before == into:
+                continue
+            await uow.incidents.clear(before, [anomaly.key])
+            said = f"{anomaly.key.describe()} goes on as {incident_label(into)}: the root here is well again"
+            await record(
+                uow, before, entries=[TraceEntry(TraceKind.FOLDED, said, {"into": into})], notices=[line(f"{said}.")]
+            )
+            came = f"{anomaly.key.describe()} was seen with {incident_label(before)} before"
+            await record(uow, into, entries=[TraceEntry(TraceKind.FOLDED, came, {"from": before})])
+
     async def _fold_into(
         self, uow: UnitOfWork, incident: Incident, fold: Fold, root: IncidentId, graph: DependencyGraph
     ) -> bool:
@@ -164,7 +189,7 @@ class Correlator:
 
     async def _see_whether_over(self, uow: UnitOfWork, incident: Incident, result: DetectionResult) -> None:
         await uow.incidents.clear(incident.id, result.cleared)
-        if incident.state not in _QUIET_STATES:
+        if incident.state not in QUIET_INCIDENT_STATES:
             return
         case = await uow.incidents.case(incident.id)
         if case is not None and (replaced := _replaced(case, result)):

@@ -159,3 +159,23 @@ async def test_a_click_that_comes_first_keeps_the_callers_incident(
     after = await case_of(store, case.incident.id)
     assert after.plan is not None
     assert (after.incident.state, after.plan.state) == (IncidentState.MITIGATING, PlanState.APPROVED)
+
+
+async def test_trouble_that_outlives_its_root_becomes_an_incident_of_its_own(
+    correlator: Correlator, store: PostgresStore, sql: Connection
+) -> None:
+    assert await tick(correlator, SLOW_CHECKOUT, SLOW_WEB) == 1
+    first = (await open_at(store))[CHECKOUT, "requests"]
+    assert await tick(correlator, SLOW_WEB, cleared=(LATENCY,)) == 0, "it may get well a little later"
+    await sql.execute("UPDATE anomalies SET cleared_at = cleared_at - interval '11 min' WHERE service = 'checkout'")
+    assert await tick(correlator, SLOW_WEB) == 1
+    split = (await open_at(store))[WEB, "requests"]
+    old = await case_of(store, first.id)
+    assert old.incident.state is IncidentState.SELF_RECOVERED
+    assert {item.anomaly.key for item in old.anomalies} == {LATENCY, WEB_LATENCY}, "its history stays"
+    async with store.begin() as uow:
+        said = [stored.entry.summary for stored in await uow.trace.read(first.id)]
+        came = [stored.entry.summary for stored in await uow.trace.read(split.id)]
+    assert any(f"goes on as INC-{split.id}" in one for one in said)
+    assert any(f"was seen with INC-{first.id} before" in one for one in came)
+    assert await tick(correlator, SLOW_WEB) == 0

@@ -19,7 +19,7 @@ from pipeline.domain.anomaly import Anomaly
 from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
 from pipeline.domain.ids import IncidentId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case, Incident, fingerprint
-from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, IncidentState
+from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, QUIET_INCIDENT_STATES, IncidentState
 from pipeline.domain.severity import SeverityResult
 from pipeline.domain.telemetry import SeriesKey, Signal
 from pipeline.domain.verification import Verification
@@ -156,6 +156,17 @@ class PostgresIncidents:
             )
             for row in rows
         }
+
+    async def left_behind(self, *, after_s: float) -> frozenset[SeriesKey]:
+        rows = await self._connection.fetch(
+            """SELECT a.service, a.signal, a.instance FROM anomalies a JOIN incidents i ON i.id = a.incident_id
+               WHERE i.state = ANY($1::text[]) AND a.cleared_at IS NULL AND a.service <> i.service
+                 AND (SELECT bool_and(own.cleared_at < clock_timestamp() - make_interval(secs => $2))
+                      FROM anomalies own WHERE own.incident_id = i.id AND own.service = i.service)""",
+            [state.value for state in QUIET_INCIDENT_STATES],
+            after_s,
+        )
+        return frozenset(SeriesKey(ServiceName(row["service"]), Signal(row["signal"]), row["instance"]) for row in rows)
 
     async def attach(self, incident_id: IncidentId, anomaly: Anomaly) -> bool:
         new = await self._connection.fetchval(
