@@ -38,6 +38,7 @@ class Detector:
         self._settings = settings
         self._policy = policy or Policy()
         self._trends = Trends(objectives)
+        self._begun = False
         self._bank: BaselineBank | None = None
         self._loaded_at: datetime | None = None
         self._saved_at: datetime | None = None
@@ -51,7 +52,8 @@ class Detector:
         ``reload``: another replica worked since our last tick. ``fresh``: the samples of this tick, as stored; without
         them, at the start and after a reload the window is read from the store.
         """
-        first = self._bank is None
+        # Not told by the bank: whoever asks for a baseline before the first tick loads it.
+        first = not self._begun
         if reload and self._loaded_at is not None and (now - self._loaded_at).total_seconds() >= SAVE_EVERY_S:
             self._bank = None
             self._unsaved.clear()
@@ -69,6 +71,7 @@ class Detector:
             lasting = await uow.incidents.attached()
         if first:
             await asyncio.to_thread(self._remember, past, bank, now)
+            self._begun = True
         self._slide(fresh or (), since)
         # In a thread: thousands of series take longer than the loop, which also serves Slack, may stand still.
         result = await asyncio.to_thread(

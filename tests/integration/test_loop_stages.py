@@ -14,9 +14,11 @@ from executors.targets.registry import Registry
 from pipeline.adapters.llm.rules import RulesDiagnostician
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.anomaly import DetectionSettings
+from pipeline.domain.baseline import Expectations
 from pipeline.domain.catalogue import Catalogue, Service
 from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.detection.logs import LogDetector
+from pipeline.domain.detection.rules_trends import Trends
 from pipeline.domain.diagnosis import Category, Hypothesis, Passage
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import ServiceName
@@ -216,6 +218,32 @@ async def test_the_window_is_the_same_handed_on_or_read_from_the_store(loop: Loo
         assert {one.key for one in told.anomalies} == {one.key for one in seen.anomalies}
         assert told.within == seen.within
     assert {one.key for one in told.anomalies} == {loop.memory[0]}
+
+
+async def test_a_restart_shows_the_stored_past_to_the_rules_with_a_longer_look(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when somebody asked for the baselines before the first tick, as the observer does."""
+    told: list[int] = []
+
+    class Heard(Trends):
+        def take(
+            self, keys: Sequence[SeriesKey], series: Sequence[Sequence[Sample]], expected: Expectations, now: datetime
+        ) -> None:
+            told.append(max((len(samples) for key, samples in zip(keys, series, strict=True) if key == P99), default=0))
+            super().take(keys, series, expected, now)
+
+    old = loop.now - timedelta(hours=1)
+    past = [Sample(P99, old + number * STEP, 0.1) for number in range(50)]
+    async with loop.store.begin() as uow:
+        await uow.telemetry.save_samples(past)
+    monkeypatch.setattr("pipeline.stages.detect.Trends", Heard)
+    again = Detector(loop.store, DETECTION)
+    await again.bank()
+    for _ in range(2):
+        await again.run(loop.now, reload=True, fresh=())
+    assert told[0] >= len(past)
+    assert len(told) == 3, "the past once, and each tick's window"
 
 
 async def test_an_incident_hardly_moves_the_baseline(loop: Loop) -> None:
