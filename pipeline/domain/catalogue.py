@@ -166,7 +166,7 @@ class Traits(BaseModel):
     """What can be said of one service, of all of a namespace, and of all there are.
 
     ``tier`` 1 matters most; ``financial`` (0..1) is the share of revenue that hangs on it; ``sensitivity`` is by
-    signal, or one word for all; ``runbooks`` are names of runbooks to look at first.
+    signal, or one word for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -177,7 +177,6 @@ class Traits(BaseModel):
     sensitivity: Annotated[Mapping[Signal, Sensitivity], BeforeValidator(_of_every_signal)] = {}
     muted: tuple[Mute, ...] = ()
     slo: Objective | None = None
-    runbooks: tuple[str, ...] = ()
 
 
 class Service(Traits):
