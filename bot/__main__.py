@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from bot.cli_knowledge import add_commands
 from bot.config import Settings, load, variables
 from pipeline.domain.errors import ConfigurationError, SreBotError
 from pipeline.domain.ids import IncidentId, SlackUserId, parse_incident_label
@@ -36,10 +37,10 @@ def main() -> None:
 @main.command()
 def run() -> None:
     """Run the bot until Ctrl-C or SIGTERM."""
+    from bot.redacting import log_to_stderr
+
     settings = _settings()
-    logging.basicConfig(
-        level=settings.runtime.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    log_to_stderr(settings.runtime.log_level, "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     _run(_bot(settings))
 
@@ -278,16 +279,10 @@ async def _headless(
 
 
 async def _with_store(work: Any) -> None:
-    from bot.wiring import open_store
+    from bot.wiring import store_of
 
-    settings = _settings()
-    if settings.store.database_url is None:
-        raise _Failure("DATABASE_URL is not set: name the database of the running bot")
-    store, close = await open_store(settings.store.database_url.get_secret_value())
-    try:
+    async with store_of(_settings()) as store:
         await work(store)
-    finally:
-        await close()
 
 
 async def _until_stopped() -> None:
@@ -339,6 +334,8 @@ class _Failure(click.ClickException):
         for line in self.message.splitlines():
             click.echo(f"sre-bot: {line}", err=True)
 
+
+add_commands(main, _settings, _run, _complain)
 
 if __name__ == "__main__":
     main()

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from bot.config_model import KnowledgeSettings, ModelSettings
 from bot.config_telemetry import TelemetrySettings
 from bot.config_types import Count, Group, Positive, Ratio, Variable
 from pipeline.domain.errors import ConfigurationError
@@ -128,23 +129,6 @@ def _in_time(tuning: VerificationTuning) -> VerificationTuning:
     return tuning
 
 
-class ModelSettings(Group):
-    anthropic_api_key: Annotated[
-        SecretStr | None, Variable("ANTHROPIC_API_KEY", "text", "Claude diagnoses; empty: the rules engine does")
-    ] = None
-    anthropic_base_url: Annotated[str, Variable("ANTHROPIC_BASE_URL", "URL", "another server of the same API")] = ""
-    name: Annotated[str, Variable("SRE_MODEL", "model id", "which Claude model")] = "claude-sonnet-5-5"
-    deadline_s: Annotated[
-        Positive, Variable("SRE_MODEL_DEADLINE_S", "seconds", "a diagnosis as a whole; then the rules engine answers")
-    ] = 45.0
-    runbooks: Annotated[
-        Path | None, Variable("SRE_RUNBOOKS", "path", "a folder of your own runbooks, beside those that are shipped")
-    ] = None
-    embedder: Annotated[
-        str, Variable("SRE_EMBEDDER", "model name or folder", "embeds runbooks; empty: the packaged all-MiniLM-L6-v2")
-    ] = ""
-
-
 class GuardSettings(Group):
     approval_ttl_s: Annotated[
         Positive, Variable("SRE_APPROVAL_TTL_S", "seconds", "a proposal nobody decides expires")
@@ -197,6 +181,7 @@ class Settings(Group):
     detection: DetectionTuning = DetectionTuning()
     verification: Annotated[VerificationTuning, AfterValidator(_in_time)] = VerificationTuning()
     model: ModelSettings = ModelSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     guard: GuardSettings = GuardSettings()
     targets: TargetSettings = TargetSettings()
     runtime: RuntimeSettings = RuntimeSettings()

@@ -20,6 +20,7 @@ from bot.catalogue import load_catalogue
 from bot.config import Settings
 from bot.slack.client import identify, make_client
 from bot.wiring import open_bus, registry_of
+from bot.wiring.models import model_notes, why_no_author, why_no_reviewer
 from bot.wiring.telemetry import sources_of
 from migrations.runner import MigrationError, check
 from pipeline.domain.activity import ActivityReading
@@ -219,17 +220,24 @@ async def _targets(settings: Settings) -> list[Finding]:
 
 
 async def _diagnosis(settings: Settings) -> list[Finding]:
-    found = [
-        Finding("diagnosis", "ok", f"model {settings.model.name}")
-        if settings.model.anthropic_api_key is not None
-        else Finding("diagnosis", "note", "no ANTHROPIC_API_KEY: the rules engine diagnoses")
-    ]
+    found = [_model("diagnosis", settings.model.name, why_no_author(settings.model))]
+    if not why_no_author(settings.model):
+        found.append(_model("second opinion", settings.model.reviewer, why_no_reviewer(settings.model)))
     if importlib.util.find_spec("sentence_transformers") is None:
         said = 'no embedding model: runbooks are searched by words; pip install "sre-bot[ml]"'
         found.append(Finding("runbooks", "note", said))
     else:
         found.append(Finding("runbooks", "ok", "embeddings by sentence-transformers"))
     return found
+
+
+def _model(what: str, name: str, why_not: str) -> Finding:
+    """Whether a model is used, and whether it is still served; nothing is asked of it, for that costs money."""
+    if why_not:
+        return Finding(what, "note", why_not)
+    ends = model_notes(name)
+    retired = any("was retired" in note for note in ends)
+    return Finding(what, "wrong" if retired else "note" if ends else "ok", ends[0] if ends else f"model {name}")
 
 
 def _home(package: ModuleType) -> Path:

@@ -142,7 +142,7 @@ class Runner:
                 ref=execution.target,
                 generation=job.plan.generation,
                 observed=observed,
-                confidence=job.case.diagnosis.confidence.score if job.case.diagnosis else 0.0,
+                diagnosis=job.case.diagnosis,
                 plan_id=job.plan.id,
                 started=execution.physical_changes > 0,
                 rollback=execution.kind == "rollback",

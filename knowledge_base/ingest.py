@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources.abc import Traversable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-from knowledge_base.chunking import Document, parse_markdown
-from knowledge_base.retrieval import Embedder, FloatArray, StoredChunk
-from pipeline.domain.errors import PermanentError, SreBotError
+from knowledge_base.chunking import Document, fingerprint
+from knowledge_base.readers.documents import NothingThere, read_document
+from knowledge_base.sources import FolderSource, Source, folder_source
+from knowledge_base.stored import Embedder, FloatArray, StoredPiece
+from knowledge_base.text import cleaned
+from knowledge_base.tokens import DEFAULT_CHUNKING, Chunking
+from pipeline.domain.errors import PermanentError, SreBotError, TemporaryError
 
 PACKAGED = "packaged"
 """The collection of the runbooks that travel with the bot."""
-MAX_FILE_BYTES = 5_000_000
-MAX_DEPTH = 10
-"""Folders below the first one; a link that leads back into itself ends here."""
 EMBED_BATCH = 32
+
+Progress = Callable[[Literal["read", "embed"], int, int], None]
+"""What is being done, how many are done, how many there are."""
 
 
 class DocumentStore(Protocol):
@@ -41,18 +44,25 @@ class DocumentStore(Protocol):
 class VectorSink(Protocol):
     """Where vectors are kept. Raises PermanentError where the database has no pgvector."""
 
-    async def missing(self, model: str, limit: int) -> Sequence[StoredChunk]:
-        """Up to ``limit`` chunks that have no vector of ``model``."""
+    async def pending(self, model: str, dimensions: int) -> int:
+        """Pieces that have no vector of ``model`` in this size; its vectors of another size are forgotten."""
         ...
 
-    async def put(self, model: str, chunk_ids: Sequence[int], vectors: FloatArray) -> None:
+    async def missing(self, model: str, limit: int) -> Sequence[StoredPiece]:
+        """Up to ``limit`` pieces that have no vector of ``model``."""
+        ...
+
+    async def put(self, model: str, piece_ids: Sequence[int], vectors: FloatArray) -> None:
         """Keeps the rows of ``vectors``, shape (chunks, dimensions), one for each id."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What one run did, by path. ``failed`` has one line for each file that could not be read."""
+    """What one run did, by path. ``failed`` has one line for each file that could not be read.
+
+    ``notes``: a line for each thing that was guessed or left out of a document that was read.
+    """
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -61,112 +71,118 @@ class IngestReport:
     failed: tuple[str, ...] = ()
     embedded: int = 0
     embedding_note: str = ""
-    """Why chunks were left without vectors; empty when all have one."""
+    """Why pieces were left without vectors; empty when all have one."""
+    notes: tuple[str, ...] = ()
 
-
-@dataclass(slots=True)
-class _Folder:
-    documents: dict[str, Document] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    @property
+    def known(self) -> int:
+        """Documents of the source that are known as they are now."""
+        return len(self.added) + len(self.changed) + self.unchanged
 
 
 async def ingest_packaged(
-    documents: DocumentStore, *, embedder: Embedder | None = None, vectors: VectorSink | None = None
+    documents: DocumentStore,
+    *,
+    embedder: Embedder | None = None,
+    vectors: VectorSink | None = None,
+    chunking: Chunking = DEFAULT_CHUNKING,
 ) -> IngestReport:
     """Takes in the runbooks that travel with the bot."""
     root = importlib.resources.files("knowledge_base") / "runbooks"
-    return await _ingest(PACKAGED, root, documents, embedder, vectors)
+    source = FolderSource(root, collection=PACKAGED, origin="")
+    return await ingest(source, documents, embedder=embedder, vectors=vectors, chunking=chunking)
 
 
 async def ingest_folder(
-    folder: Path, documents: DocumentStore, *, embedder: Embedder | None = None, vectors: VectorSink | None = None
+    folder: Path,
+    documents: DocumentStore,
+    *,
+    embedder: Embedder | None = None,
+    vectors: VectorSink | None = None,
+    chunking: Chunking = DEFAULT_CHUNKING,
 ) -> IngestReport:
-    """Takes in every ``*.md`` below ``folder``; its resolved path names the collection.
+    """Takes in every document below ``folder``; its resolved path names the collection.
 
     Raises PermanentError when there is no such folder, TemporaryError when the database is away.
     """
-    resolved = await asyncio.to_thread(lambda: folder.expanduser().resolve())
-    if not await asyncio.to_thread(resolved.is_dir):
-        raise PermanentError(f"{folder} is not a folder: give the folder that holds the runbooks")
-    return await _ingest(str(resolved), resolved, documents, embedder, vectors)
+    source = await asyncio.to_thread(folder_source, folder)
+    return await ingest(source, documents, embedder=embedder, vectors=vectors, chunking=chunking)
 
 
-async def _ingest(
-    collection: str,
-    root: Traversable,
+def _unwatched(stage: Literal["read", "embed"], done: int, total: int) -> None:
+    del stage, done, total
+
+
+async def ingest(
+    source: Source,
     documents: DocumentStore,
-    embedder: Embedder | None,
-    vectors: VectorSink | None,
+    *,
+    embedder: Embedder | None = None,
+    vectors: VectorSink | None = None,
+    chunking: Chunking = DEFAULT_CHUNKING,
+    progress: Progress = _unwatched,
 ) -> IngestReport:
-    known = await documents.hashes(collection)
-    folder = await asyncio.to_thread(_read, root)
+    """Takes in what ``source`` has. A document that is there and cannot be read keeps the version taken in before.
+
+    Raises PermanentError or TemporaryError when the source or the database cannot be reached.
+    """
+    known = await documents.hashes(source.collection)
+    listing = await source.listing()
+    failed = {path: f"{path}: {reason}" for path, reason in listing.failed.items()}
     added: list[str] = []
     changed: list[str] = []
-    for path, document in folder.documents.items():
-        if known.get(path) == document.content_hash:
+    gone: set[str] = set()
+    notes: list[str] = []
+    unchanged = 0
+    for done, path in enumerate(listing.paths):
+        progress("read", done, len(listing.paths))
+        try:
+            raw = await source.read(path)
+            if known.get(path) == fingerprint(raw.content, chunking):
+                unchanged += 1
+                continue
+            document = await read_document(raw, chunking)
+        except (PermanentError, TemporaryError) as error:
+            failed[path] = f"{path}: {' '.join(cleaned(str(error)).split())}"
+            if isinstance(error, NothingThere):
+                gone.add(path)
             continue
-        await documents.put(collection, document)
+        notes.extend(f"{path}: {note}" for note in document.notes)
+        await documents.put(source.collection, document)
         (changed if path in known else added).append(path)
-    # A file that is there and cannot be read keeps the version taken in before.
-    removed = [path for path in known if path not in folder.documents and path not in folder.failed]
+    progress("read", len(listing.paths), len(listing.paths))
+    if listing.complete:
+        listed = {*listing.paths, *failed}
+        kept = tuple(path for path in failed if path.endswith("/"))
+        gone |= {path for path in known if path not in listed and not path.startswith(kept)}
+    removed = [path for path in known if path in gone]
     if removed:
-        await documents.remove(collection, removed)
-    embedded, note = await _embed(embedder, vectors)
+        await documents.remove(source.collection, removed)
+    embedded, note = await _embed(embedder, vectors, progress)
     return IngestReport(
         added=tuple(added),
         changed=tuple(changed),
         removed=tuple(removed),
-        unchanged=len(folder.documents) - len(added) - len(changed),
-        failed=tuple(folder.failed.values()),
+        unchanged=unchanged,
+        failed=tuple(failed.values()),
         embedded=embedded,
         embedding_note=note,
+        notes=tuple(notes),
     )
 
 
-def _read(root: Traversable) -> _Folder:
-    folder = _Folder()
-    for path, file in _markdown_files(root, "", 0):
-        try:
-            folder.documents[path] = _parse(path, file)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            folder.failed[path] = f"{path}: {reason}"
-        except PermanentError as error:
-            folder.failed[path] = str(error)
-    return folder
-
-
-def _parse(path: str, file: Traversable) -> Document:
-    with file.open("rb") as stream:
-        content = stream.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise PermanentError(f"{path}: larger than {MAX_FILE_BYTES // 1_000_000} MB")
-    if b"\0" in content:
-        raise PermanentError(f"{path}: not a text file")
-    return parse_markdown(path, content.decode())
-
-
-def _markdown_files(folder: Traversable, prefix: str, depth: int) -> Iterator[tuple[str, Traversable]]:
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if depth < MAX_DEPTH:
-                yield from _markdown_files(entry, f"{prefix}{entry.name}/", depth + 1)
-        elif entry.name.lower().endswith((".md", ".markdown")) and entry.is_file():
-            yield f"{prefix}{entry.name}", entry
-
-
-async def _embed(embedder: Embedder | None, vectors: VectorSink | None) -> tuple[int, str]:
+async def _embed(embedder: Embedder | None, vectors: VectorSink | None, progress: Progress) -> tuple[int, str]:
     """Embeds what has no vector yet. Without one the search by words still finds it, so a failure is only noted."""
     if embedder is None or vectors is None:
         return 0, "no embedding model is set up"
-    done = 0
+    done = total = 0
     try:
         while batch := await vectors.missing(embedder.name, EMBED_BATCH):
-            embedded = await embedder.embed([chunk.searchable for chunk in batch])
-            await vectors.put(embedder.name, [chunk.id for chunk in batch], embedded)
+            embedded = await embedder.embed([piece.text for piece in batch])
+            total = total or await vectors.pending(embedder.name, embedded.shape[1])
+            await vectors.put(embedder.name, [piece.id for piece in batch], embedded)
             done += len(batch)
+            progress("embed", done, max(total, done))
     except SreBotError as error:
         return done, str(error)
     return done, ""

@@ -1,15 +1,28 @@
-"""Ranking by words: BM25 over chunks, with identifiers taken apart. The fallback when nothing can be embedded."""
+"""Ranking documents by words: BM25 over titles and bodies, with identifiers taken apart and synonyms brought together.
+
+Ours, and small: of the libraries, none weighs fields, and what decides is the words that go in (``make bench``,
+retrieval, shows it beside plain BM25).
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from knowledge_base.thesaurus import Thesaurus
 
 K1 = 1.2
-B = 0.75
-"""Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009): the usual values."""
+B_TITLE, B_BODY = 0.5, 0.75
+TITLE_WEIGHT = 2.0
+"""BM25F: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), usual values; what
+ranks well does not depend on them (k1 0.8 to 1.6, b 0.4 to 0.9, title 1 to 5 differ by less than 0.01 nDCG)."""
+UNKNOWN_WEIGHT = 0.5
+"""Part of the mean weight that a word of the query gets which no document holds."""
 
 _WORD = re.compile(r"[A-Za-z0-9]+(?:[_.\-/:][A-Za-z0-9]+)*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -21,6 +34,8 @@ _STOP = frozenset(
     )
 )
 
+Array = npt.NDArray[np.float64]
+
 
 def terms(text: str) -> list[str]:
     """Words in lower case without endings; an identifier gives itself and its parts: ``KubePodOOM``, kube, pod, oom."""
@@ -31,6 +46,11 @@ def terms(text: str) -> list[str]:
         if len(parts) > 1:
             found.append(word.lower())
     return found
+
+
+def spaced(identifier: str) -> str:
+    """``KubePodNotReady`` and ``kube_pod_not_ready`` as words; other text as it is."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", identifier.replace("_", " "))
 
 
 def _is_figure(part: str) -> bool:
@@ -48,37 +68,64 @@ def _stem(word: str) -> str:
     return word.removesuffix("e") if len(word) > 3 else word
 
 
+THESAURUS = Thesaurus(terms)
+
+
 class LexicalIndex:
-    """BM25 over a fixed list of texts. Built once for a state of the knowledge base; then only read."""
+    """BM25F over a fixed list of documents, each ``(title, body)``. Built once for a state of the knowledge base."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        counted = [Counter(terms(text)) for text in texts]
-        self._lengths = [sum(counts.values()) for counts in counted]
-        self._mean_length = sum(self._lengths) / len(texts) if texts else 0.0
-        self._postings: dict[str, list[tuple[int, int]]] = {}
-        for number, counts in enumerate(counted):
-            for term, times in counts.items():
-                self._postings.setdefault(term, []).append((number, times))
+    def __init__(self, documents: Iterable[tuple[str, str]]) -> None:
+        titles, bodies = [], []
+        for title, body in documents:
+            titles.append(terms(title))
+            bodies.append(terms(body))
+        self._size = len(titles)
+        self._words = _Postings(titles, bodies)
+        concepts = THESAURUS.concepts
+        self._concepts = _Postings([concepts(title) for title in titles], [concepts(body) for body in bodies])
 
-    def rank(self, query: str, limit: int) -> list[tuple[int, float]]:
-        """The best texts as (position, score), best first; texts that share no word with the query are left out.
+    def coverage(self, query: str) -> Array:
+        """For each document, shape (documents,): BM25F of the query's words and concepts over the sum of their weights.
 
-        ``score`` = min(1, BM25(text) / Σ idf(t) over the query's words): 1 is what a text of average length that holds
-        every word of the query once would get. Words that no text holds count with the mean idf of the others.
+        0 when no word is shared; about 1 when a document of average length holds each of them once; unlike a plain
+        BM25 score it means the same for a short query and a long one.
         """
-        wanted = list(dict.fromkeys(terms(query)))
-        known = {term: self._idf(term) for term in wanted if term in self._postings}
-        if not known:
-            return []
-        reference = sum(known.values()) * len(wanted) / len(known)
-        raw: dict[int, float] = {}
-        for term, idf in known.items():
-            for number, times in self._postings[term]:
-                norm = K1 * (1 - B + B * self._lengths[number] / self._mean_length)
-                raw[number] = raw.get(number, 0.0) + idf * times * (K1 + 1) / (times + norm)
-        best = sorted(raw.items(), key=lambda item: (-item[1], item[0]))[:limit]
-        return [(number, min(1.0, score / reference)) for number, score in best]
+        wanted = dict.fromkeys(terms(query))
+        scores = np.zeros(self._size)
+        weight = self._words.add(wanted, scores)
+        weight += self._concepts.add(dict.fromkeys(THESAURUS.concepts(terms(query))), scores)
+        return scores / weight if weight else scores
 
-    def _idf(self, term: str) -> float:
-        holding = len(self._postings[term])
-        return math.log(1 + (len(self._lengths) - holding + 0.5) / (holding + 0.5))
+
+class _Postings:
+    """What each term adds to each document."""
+
+    def __init__(self, titles: Sequence[Sequence[str]], bodies: Sequence[Sequence[str]]) -> None:
+        counts: dict[str, dict[int, float]] = {}
+        for field, weight, b in ((titles, TITLE_WEIGHT, B_TITLE), (bodies, 1.0, B_BODY)):
+            mean = sum(map(len, field)) / max(len(field), 1) or 1.0
+            for number, found in enumerate(field):
+                norm = 1 - b + b * len(found) / mean
+                for term, count in Counter(found).items():
+                    held = counts.setdefault(term, {})
+                    held[number] = held.get(number, 0.0) + weight * count / norm
+        self._size = len(titles)
+        self._held: dict[str, tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]] = {}
+        for term, held in counts.items():
+            times = np.fromiter(held.values(), dtype=np.float32, count=len(held))
+            numbers = np.fromiter(held, dtype=np.int32, count=len(held))
+            saturated: npt.NDArray[np.float32] = times * np.float32(K1 + 1) / (times + np.float32(K1))
+            self._held[term] = (numbers, saturated)
+
+    def add(self, query: Iterable[str], scores: Array) -> float:
+        """Adds the query's BM25 to ``scores``, and tells the sum of the weights of its terms."""
+        known, unknown = [], 0
+        for term in query:
+            held = self._held.get(term)
+            if held is None:
+                unknown += 1
+                continue
+            idf = math.log(1 + (self._size - len(held[0]) + 0.5) / (len(held[0]) + 0.5))
+            scores[held[0]] += idf * held[1]
+            known.append(idf)
+        return sum(known) + UNKNOWN_WEIGHT * unknown * sum(known) / len(known) if known else 0.0

@@ -1,76 +1,66 @@
-"""Finding the passages that fit: by meaning where a model and pgvector are there, by words where they are not."""
+"""Finding the documents that fit: by the alert's name, by meaning and words together, by words alone where need be."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from heapq import nlargest
 
-import numpy as np
-import numpy.typing as npt
-
-from knowledge_base.lexical import LexicalIndex
+from knowledge_base.fusion import Candidate, fuse
+from knowledge_base.lexical import THESAURUS
+from knowledge_base.library import Library
+from knowledge_base.novelty import NAMED, NOVEL_BELOW, relevance
+from knowledge_base.rerank import MOST, Reranker, read_again
+from knowledge_base.stored import ChunkSource, Embedder, FloatArray, Hit, StoredChunk, VectorSearch
 from pipeline.domain.diagnosis import Passage
 from pipeline.domain.errors import PermanentError, TemporaryError
-from pipeline.ports.knowledge import Knowledge
+from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery, Method
 
-FloatArray = npt.NDArray[np.float32]
+__all__ = ["ChunkSource", "Embedder", "FloatArray", "Retrieval", "StoredChunk", "VectorSearch"]
 
 EMBED_DEADLINE_S = 20.0
 """Longest wait for a query's vector: the model's first load takes 5 s alone and half a minute on a busy machine."""
+RERANK_DEADLINE_S = 1.0
+NEAREST_PIECES = 200
+"""Pieces taken from the index of vectors: those of about sixty documents."""
+BY_WORDS = 30
+"""Documents taken from the index of words."""
+MOST_CANDIDATES = 80
+
+
+@dataclass(slots=True)
+class _Search:
+    """One search as it goes on."""
+
+    query: KnowledgeQuery
+    library: Library
+    text: str
+    within: frozenset[int] | None
+    named: tuple[int, ...] = ()
+    words: dict[int, float] = field(default_factory=dict)
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    fallback: str = ""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.latency_ms[name] = round((time.perf_counter() - started) * 1000, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class StoredChunk:
-    """A chunk as the database keeps it; ``document`` is its path inside its collection."""
-
-    id: int
-    document: str
-    heading: str
-    text: str
-
-    @property
-    def searchable(self) -> str:
-        """As ``Chunk.searchable``: what is embedded and ranked."""
-        return f"{self.heading}\n{self.text}"
-
-
-class Embedder(Protocol):
-    """Texts into vectors of one model."""
-
-    @property
-    def name(self) -> str:
-        """The model's name: vectors of different models are never compared."""
-        ...
-
-    async def embed(self, texts: Sequence[str]) -> FloatArray:
-        """Shape (texts, dimensions), rows of length 1. Raises PermanentError when there is no such model here."""
-        ...
-
-
-class ChunkSource(Protocol):
-    """Every chunk of the knowledge base."""
-
-    async def version(self) -> str:
-        """Changes whenever a document is added, changed or removed."""
-        ...
-
-    async def chunks(self) -> Sequence[StoredChunk]:
-        """All of them, in a stable order."""
-        ...
-
-
-class VectorSearch(Protocol):
-    """Nearest neighbours among the chunks' vectors. Raises PermanentError where the database has no pgvector."""
-
-    async def pending(self, model: str) -> int:
-        """Chunks that have no vector of ``model`` yet."""
-        ...
-
-    async def nearest(self, model: str, vector: FloatArray, limit: int) -> Sequence[tuple[StoredChunk, float]]:
-        """The chunks with the highest cosine to ``vector`` (shape (dimensions,)), best first, each with that cosine."""
-        ...
+class _Ranked:
+    document_id: int
+    chunk_id: int | None
+    relevance: float
+    cosine: float | None
+    named: bool
 
 
 class Retrieval(Knowledge):
@@ -82,61 +72,149 @@ class Retrieval(Knowledge):
         *,
         embedder: Embedder | None = None,
         vectors: VectorSearch | None = None,
+        reranker: Reranker | None = None,
         embed_deadline_s: float = EMBED_DEADLINE_S,
+        rerank_deadline_s: float = RERANK_DEADLINE_S,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
         self._documents = documents
         self._embedder = embedder
         self._vectors = vectors
+        self._reranker = reranker
         self._embed_deadline_s = embed_deadline_s
-        self._index: tuple[str, tuple[StoredChunk, ...], LexicalIndex] | None = None
+        self._rerank_deadline_s = rerank_deadline_s
+        self._today = today
+        self._library: tuple[str, Library] | None = None
+        self._reading = asyncio.Lock()
         self._embedded_version: str | None = None
-        self._fallback = "" if embedder and vectors else "no embedding model is set up"
 
-    @property
-    def fallback(self) -> str:
-        """Why the last search was by words alone; empty when it was by meaning."""
-        return self._fallback
+    async def search(self, query: KnowledgeQuery, *, limit: int) -> Found:
+        """The documents that fit best, each with its best passage. Raises TemporaryError when the database is away.
 
-    async def search(self, query: str, *, limit: int) -> Sequence[Passage]:
-        """The best passages, best first. ``score`` is the cosine (0..1) or that of ``LexicalIndex.rank``."""
-        if self._embedder and self._vectors:
+        ``score`` of a passage is the chance that its document is a right one (``novelty``), so that one scale holds
+        for every method.
+        """
+        started = time.perf_counter()
+        version = await self._documents.version()
+        library = await self._read(version)
+        # What spells an alert's name in the text is looked up; a name that was given apart is searched for as well.
+        text = " ".join((*query.alerts, query.text)).strip()
+        if not text or not library.documents:
+            return Found(novel=True)
+        run = _Search(query, library, text, library.eligible(query))
+        with run.step("words"):
+            await asyncio.to_thread(self._by_words, run)
+        ranked = await self._ranked(run, version)
+        with run.step("rerank"):
+            ranked, reranked = await self._read_again(run, ranked)
+        run.latency_ms["total"] = round((time.perf_counter() - started) * 1000, 2)
+        return _found(run, ranked, limit, reranked=reranked)
+
+    async def _read(self, version: str) -> Library:
+        async with self._reading:
+            if self._library is None or self._library[0] != version:
+                documents, chunks = await self._documents.documents(), await self._documents.chunks()
+                self._library = (version, await asyncio.to_thread(Library, documents, chunks))
+            return self._library[1]
+
+    def _by_words(self, run: _Search) -> None:
+        named = run.library.alerts.documents(run.query.alerts, run.query.text)
+        fitting = tuple(number for number in named if run.within is None or number in run.within)
+        run.named = fitting or named
+        run.words = run.library.coverage(run.text)
+
+    async def _ranked(self, run: _Search, version: str) -> list[_Ranked]:
+        """Every candidate, best first."""
+        hits: Sequence[Hit] = ()
+        if self._embedder is None or self._vectors is None:
+            run.fallback = "no embedding model is set up"
+        else:
             try:
-                found = await self._by_meaning(self._embedder, self._vectors, query, limit)
+                hits = await self._by_meaning(run, self._embedder, self._vectors, version)
             except (PermanentError, TemporaryError) as error:
-                self._fallback = str(error)
-            else:
-                self._fallback = ""
-                return found
-        return await self._by_words(query, limit)
+                run.fallback = str(error)
+        if hits:
+            candidates = fuse(hits, run.words)
+        else:
+            candidates = {number: Candidate(number, words, words) for number, words in self._words_first(run).items()}
+        for number in run.named:
+            candidates.setdefault(number, Candidate(number))
+        today = self._today()
+        ranked = []
+        for number, candidate in candidates.items():
+            score = candidate.score * run.library.weight(number, run.query, today)
+            fit = relevance(score, words_alone=not hits)
+            named = number in run.named
+            ranked.append(
+                _Ranked(number, candidate.chunk_id, max(fit, NAMED) if named else fit, candidate.cosine, named)
+            )
+        return sorted(ranked, key=lambda one: (not one.named, -one.relevance, one.document_id))
 
-    async def _by_meaning(
-        self, embedder: Embedder, vectors: VectorSearch, query: str, limit: int
-    ) -> tuple[Passage, ...]:
-        version = await self._documents.version()
-        if self._embedded_version != version:
-            pending = await vectors.pending(embedder.name)
-            if pending:
-                raise TemporaryError(f"{pending} passages are not embedded yet")
-            self._embedded_version = version
+    async def _by_meaning(self, run: _Search, embedder: Embedder, vectors: VectorSearch, version: str) -> Sequence[Hit]:
+        with run.step("embed"):
+            try:
+                embedded = await asyncio.wait_for(
+                    embedder.embed([THESAURUS.expanded(run.text)]), self._embed_deadline_s
+                )
+            except TimeoutError as error:
+                waited = f"{self._embed_deadline_s:.0f} s"
+                raise TemporaryError(f"the embedding model gave no answer within {waited}") from error
+        vector: FloatArray = embedded[0]
+        with run.step("nearest"):
+            if self._embedded_version != version:
+                pending = await vectors.pending(embedder.name, len(vector))
+                if pending:
+                    run.fallback = f"{pending} passages are not embedded yet"
+                else:
+                    self._embedded_version = version
+            within = None if run.within is None else sorted(run.within)
+            near = await vectors.nearest(embedder.name, vector, NEAREST_PIECES, within=within)
+            if not near:
+                return ()
+            documents = dict.fromkeys((*run.named, *self._words_first(run), *(hit.document_id for hit in near)))
+            wanted = [number for number in documents if number in run.library.documents][:MOST_CANDIDATES]
+            return await vectors.cosines(embedder.name, vector, wanted)
+
+    def _words_first(self, run: _Search) -> dict[int, float]:
+        fitting = ((number, words) for number, words in run.words.items() if run.within is None or number in run.within)
+        return dict(nlargest(BY_WORDS, fitting, key=lambda item: (item[1], -item[0])))
+
+    async def _read_again(self, run: _Search, ranked: list[_Ranked]) -> tuple[list[_Ranked], bool]:
+        if self._reranker is None or len(ranked) < 2:
+            return ranked, False
+        first, rest = ranked[:MOST], ranked[MOST:]
+        texts = [_passage(run, one, "hybrid").text for one in first]
         try:
-            embedded = await asyncio.wait_for(embedder.embed([query]), self._embed_deadline_s)
-        except TimeoutError as error:
-            waited = f"{self._embed_deadline_s:.0f} s"
-            raise TemporaryError(f"the embedding model gave no answer within {waited}") from error
-        found = await vectors.nearest(embedder.name, embedded[0], limit)
-        return tuple(
-            Passage(chunk.document, chunk.heading, chunk.text, min(max(cosine, 0.0), 1.0), "vector")
-            for chunk, cosine in found
-        )
+            scores = await read_again(
+                self._reranker, run.text, texts, [one.relevance for one in first], self._rerank_deadline_s
+            )
+        except (PermanentError, TemporaryError) as error:
+            run.fallback = "; ".join(filter(None, (run.fallback, f"not reranked: {error}")))
+            return ranked, False
+        again = [
+            _Ranked(one.document_id, one.chunk_id, max(score, NAMED) if one.named else score, one.cosine, one.named)
+            for one, score in zip(first, scores, strict=True)
+        ]
+        return [*sorted(again, key=lambda one: (not one.named, -one.relevance)), *rest], True
 
-    async def _by_words(self, query: str, limit: int) -> tuple[Passage, ...]:
-        version = await self._documents.version()
-        if self._index is None or self._index[0] != version:
-            chunks = tuple(await self._documents.chunks())
-            index = await asyncio.to_thread(LexicalIndex, [chunk.searchable for chunk in chunks])
-            self._index = (version, chunks, index)
-        _, known, ranking = self._index
-        return tuple(
-            Passage(known[number].document, known[number].heading, known[number].text, score, "lexical")
-            for number, score in ranking.rank(query, limit)
-        )
+
+def _found(run: _Search, ranked: Sequence[_Ranked], limit: int, *, reranked: bool) -> Found:
+    cosines = [one.cosine for one in ranked if one.cosine is not None]
+    method: Method = "lexical" if not cosines else "rerank" if reranked else "hybrid"
+    return Found(
+        passages=tuple(_passage(run, one, "alert" if one.named else method) for one in ranked[:limit]),
+        novel=not ranked or ranked[0].relevance < NOVEL_BELOW,
+        best_cosine=max(cosines, default=None),
+        method="alert" if run.named else method,
+        fallback=run.fallback,
+        latency_ms=run.latency_ms,
+    )
+
+
+def _passage(run: _Search, one: _Ranked, method: Method) -> Passage:
+    chunks = {chunk.id: chunk for chunk in run.library.chunks[one.document_id]}
+    chosen = one.chunk_id if one.chunk_id in chunks else run.library.likeliest_chunk(one.document_id, run.text)
+    document = run.library.documents[one.document_id]
+    if chosen is None:
+        return Passage(document.path, document.title, "", one.relevance, method)
+    return Passage(document.path, chunks[chosen].heading, chunks[chosen].text, one.relevance, method)

@@ -13,7 +13,16 @@ from typing import Any, Literal
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
 from pipeline.domain.approval import Approval
 from pipeline.domain.confidence import Confidence
-from pipeline.domain.diagnosis import Category, Claim, Diagnosis, Evidence, Passage
+from pipeline.domain.diagnosis import (
+    Category,
+    CheckedPath,
+    CheckedStep,
+    Citation,
+    Claim,
+    Diagnosis,
+    Evidence,
+    Passage,
+)
 from pipeline.domain.execution import Execution, Step, StepState
 from pipeline.domain.guardrail import GuardrailResult, RuleAnswer, RuleName
 from pipeline.domain.ids import EvidenceId, ExecutionId, IncidentId, PlanId, ServiceName, SlackUserId
@@ -52,6 +61,7 @@ RULES: tuple[RuleName, ...] = (
     "budget",
     "preconditions",
     "confidence",
+    "causal_path",
 )
 
 
@@ -128,13 +138,26 @@ def make_diagnosis(**changes: Any) -> Diagnosis:
         root_cause="checkout-1 leaks memory and reaches its limit in about 3 minutes",
         suspect_instances=("checkout-1",),
         claims=(
-            Claim(text="checkout-1 leaks memory and reaches its limit in about 3 minutes", evidence=("E1", "E2")),
-            Claim(text="The other replicas are steady, so it is not the load", evidence=("E3",)),
+            make_claim("checkout-1 leaks memory and reaches its limit in about 3 minutes", "E1", "E2"),
+            make_claim("The other replicas are steady, so it is not the load", "E3"),
         ),
         confidence=Confidence(author=0.9, reviewer=0.8, retrieval=0.74, evidence=0.6),
         source="rules",
+        path=make_path(),
     )
     return replace(made, **changes)
+
+
+def make_claim(text: str, *cited: str) -> Claim:
+    """Each citation quotes the beginning of what ``make_evidence`` states."""
+    return Claim(text=text, evidence=tuple(Citation(id=name, quote="checkout-1 uses 93 %") for name in cited))
+
+
+def make_path(problem: str = "") -> CheckedPath:
+    """Growth, then the breach; ``problem`` is what is wrong with the second step."""
+    grows = CheckedStep("memory of checkout-1 grows by 2.1 % a minute", CHECKOUT, ("E1",))
+    breach = CheckedStep("it crossed 85 % of its limit", CHECKOUT, ("E2",), problem, "" if problem else "300 s later")
+    return CheckedPath((grows, breach), "")
 
 
 def make_target(**changes: Any) -> TargetRef:

@@ -11,11 +11,12 @@ from typing import Any
 from pipeline.domain.approval import DecisionOutcome, DecisionResult
 from pipeline.domain.baseline import Expectation
 from pipeline.domain.errors import PermanentError
-from pipeline.domain.ids import IncidentId, PlanId, SlackUserId
+from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.phase import Phase, TrackRecord, graduation
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceKind
+from pipeline.ports.model import OnText
 from pipeline.ports.store import KillSwitch, SourceHealth
 from pipeline.stages.desk import PhaseReport, Status
 from pipeline.stages.investigate import LOOK_BACK_S
@@ -33,6 +34,8 @@ class DeskDouble:
     switches: tuple[KillSwitch, ...] = ()
     failing: Exception | None = None
     answers_after_s: float = 0.0
+    pieces: tuple[str, ...] = ()
+    """How an answer grows before it is whole."""
     cards: dict[tuple[str, str], IncidentId] = field(default_factory=dict)
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -120,10 +123,32 @@ class DeskDouble:
         self._order("halt", incident_id, user)
         return "Rejected; nothing is changed."
 
-    async def ask(self, incident_id: IncidentId, question: str, user: SlackUserId) -> str:
-        self._order("ask", incident_id, question, user)
+    async def ask(
+        self,
+        incident_id: IncidentId,
+        question: str,
+        user: SlackUserId,
+        *,
+        may_propose: bool,
+        on_text: OnText | None = None,
+    ) -> str:
+        self._order("ask", incident_id, question, user, may_propose)
         await asyncio.sleep(self.answers_after_s)
+        for piece in self.pieces:
+            assert on_text is not None
+            await on_text(piece)
         return "checkout-1 grows [E1]\n<!channel> is only text"
+
+    async def services_named(self, text: str) -> tuple[ServiceName, ...]:
+        return tuple(ServiceName(name) for name in ("checkout", "payments") if name in text)
+
+    async def ask_about(self, service: ServiceName, question: str, user: SlackUserId) -> str:
+        self._order("ask_about", service, question, user)
+        return f"{service} is as usual [E1]"
+
+    async def wrong_cause(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        self._order("wrong_cause", incident_id, user)
+        return "Noted: this diagnosis is not used again. Thank you."
 
     async def feedback(self, incident_id: IncidentId, user: SlackUserId, *, helpful: bool) -> str:
         self._order("feedback", incident_id, user, helpful)

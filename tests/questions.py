@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
-from pipeline.domain.diagnosis import Evidence, EvidenceKind, Passage
+from pipeline.domain.changes import ChangeEvent
+from pipeline.domain.diagnosis import Evidence, EvidenceKind, Passage, Sign
 from pipeline.domain.facts import Facts
 from pipeline.domain.ids import EvidenceId, ServiceName
 from pipeline.domain.telemetry import SeriesKey, Signal
+from pipeline.domain.trace import JsonValue
 from pipeline.ports.model import Question
-from tests.builders import CHECKOUT, LATENCY, after, make_anomaly
+from pipeline.ports.toolbox import Toolbox
+from tests.builders import CHECKOUT, LATENCY, WEB, after, make_anomaly
+from tests.toolboxes import no_tools
 
 PAYMENTS = ServiceName("payments")
 ERRORS = SeriesKey(CHECKOUT, Signal.ERROR_RATIO)
@@ -20,17 +25,102 @@ CERTIFICATE = SeriesKey(CHECKOUT, Signal.CERT_REMAINING, "checkout-1")
 NORMAL = {"checkout-1": 0.45, "checkout-2": 0.46}
 LEAKING = {"checkout-1": 0.93, "checkout-2": 0.46}
 
-TRAFFIC_USUAL = ("metric", "traffic of checkout is 12 /s (baseline 12 /s, 1.0× of it)", "checkout")
-TRAFFIC_SURGE = ("metric", "traffic of checkout is 30 /s (baseline 12 /s, 2.5× of it)", "checkout")
-MEMORY_HIGH = ("anomaly", "memory use of checkout-1 is 93 %, above its bound of 85 % since 14:02:00 UTC", "checkout-1")
-MEMORY_OTHER = ("metric", "memory use of checkout-2 is 46 % (baseline 45 %, 1.0× of it)", "checkout-2")
-MEMORY_GROWS = ("metric", "memory use of checkout-1 grew by 2.1 % of its limit a minute", "checkout-1")
-LATENCY_HIGH = ("anomaly", "p99 latency of checkout is 1.9 s, above its bound of 420 ms", "checkout")
-ERRORS_HIGH = ("anomaly", "error ratio of checkout is 31 %, above its bound of 5 %", "checkout")
-BELOW_FINE = ("metric", "p99 latency of payments is 35 ms (baseline 34 ms, 1.0× of it)", "payments")
-BELOW_SLOW = ("metric", "p99 latency of payments is 2.4 s (baseline 34 ms, 70.6× of it)", "payments")
-GRAPH = ("topology", "checkout is called by web and calls payments", "checkout")
-TARGET = ("target", "demo/checkout wants 2 replicas, 2 ready, generation 7", "checkout")
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A fact before it has an id; ``began_s`` counts from the first anomaly."""
+
+    kind: EvidenceKind
+    statement: str
+    subject: str
+    sign: Sign = Sign.STATED
+    signal: Signal | None = None
+    began_s: float | None = None
+    value: float | None = None
+    query: str = ""
+    snapshot: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def service(self) -> ServiceName:
+        return PAYMENTS if self.subject.startswith("payments") else WEB if self.subject == "web" else CHECKOUT
+
+
+TRAFFIC_USUAL = Row(
+    "metric", "traffic of checkout is 12 /s (baseline 12 /s, 1.0× of it)", "checkout", Sign.NORMAL, Signal.TRAFFIC
+)
+TRAFFIC_SURGE = Row(
+    "metric",
+    "traffic of checkout is 30 /s (baseline 12 /s, 2.5× of it)",
+    "checkout",
+    Sign.ABNORMAL,
+    Signal.TRAFFIC,
+    -20,
+)
+MEMORY_HIGH = Row(
+    "anomaly",
+    "memory use of checkout-1 is 93 %, above its bound of 85 % since 14:02:00 UTC",
+    "checkout-1",
+    Sign.ABNORMAL,
+    Signal.MEMORY_RATIO,
+    0,
+    0.93,
+)
+MEMORY_OTHER = Row(
+    "metric",
+    "memory use of checkout-2 is 46 % (baseline 45 %, 1.0× of it)",
+    "checkout-2",
+    Sign.NORMAL,
+    Signal.MEMORY_RATIO,
+    value=0.46,
+)
+MEMORY_GROWS = Row(
+    "metric",
+    "memory use of checkout-1 grew by 2.1 % of its limit a minute",
+    "checkout-1",
+    Sign.ABNORMAL,
+    Signal.MEMORY_RATIO,
+    -600,
+    0.93,
+    query='deriv(memory_ratio{service="checkout", instance="checkout-1"})',
+)
+LATENCY_HIGH = Row(
+    "anomaly",
+    "p99 latency of checkout is 1.9 s, above its bound of 420 ms",
+    "checkout",
+    Sign.ABNORMAL,
+    Signal.LATENCY_P99,
+    0,
+)
+ERRORS_HIGH = Row(
+    "anomaly",
+    "error ratio of checkout is 31 %, above its bound of 5 %",
+    "checkout",
+    Sign.ABNORMAL,
+    Signal.ERROR_RATIO,
+    0,
+)
+BELOW_FINE = Row(
+    "metric",
+    "p99 latency of payments is 35 ms (baseline 34 ms, 1.0× of it)",
+    "payments",
+    Sign.NORMAL,
+    Signal.LATENCY_P99,
+)
+BELOW_SLOW = Row(
+    "metric",
+    "p99 latency of payments is 2.4 s (baseline 34 ms, 70.6× of it)",
+    "payments",
+    Sign.ABNORMAL,
+    Signal.LATENCY_P99,
+    -15,
+)
+GRAPH = Row(
+    "topology",
+    "checkout is called by web and calls payments",
+    "checkout",
+    snapshot={"edges": [["web", "checkout"], ["checkout", "payments"]]},
+)
+TARGET = Row("target", "demo/checkout wants 2 replicas, 2 ready, generation 7", "checkout")
 RUNBOOK = Passage(
     "memory-leak-local-process.md", "Memory leak › Remediation", "1. Restart the leaking replicas.", 0.62, "vector"
 )
@@ -39,16 +129,39 @@ RUNBOOK = Passage(
 def make_question(
     anomalies: Sequence[Anomaly],
     facts: Facts,
-    *rows: tuple[EvidenceKind, str, str] | tuple[str, str, str],
+    *rows: Row,
     passages: Sequence[Passage] = (RUNBOOK,),
+    tools: Toolbox | None = None,
 ) -> Question:
     """``rows`` become E1, E2, … in their order."""
-    evidence = tuple(make_fact(number, *row) for number, row in enumerate(rows, start=1))
-    return Question(CHECKOUT, tuple(anomalies), evidence, tuple(passages), facts)
+    evidence = tuple(make_row(number, row) for number, row in enumerate(rows, start=1))
+    return Question(CHECKOUT, tuple(anomalies), evidence, tuple(passages), facts, tools or no_tools())
+
+
+def make_row(number: int, row: Row) -> Evidence:
+    return replace(
+        make_fact(number, row.kind, row.statement, row.subject),
+        query=row.query or f"read {row.subject}",
+        service=row.service,
+        sign=row.sign,
+        signal=row.signal,
+        began=None if row.began_s is None else after(row.began_s),
+        value=row.value,
+        snapshot=row.snapshot,
+    )
 
 
 def make_fact(number: int, kind: Any, statement: str, subject: str) -> Evidence:
+    """Context about ``subject``."""
     return Evidence(EvidenceId(f"E{number}"), kind, statement, f"read {subject}", after(-600), after(70), subject)
+
+
+def change_row(change: ChangeEvent) -> Row:
+    """As the investigation words it."""
+    began_s = (change.at - after(0)).total_seconds()
+    snapshot: dict[str, JsonValue] = {"kind": change.kind.value, "revision": change.revision}
+    said = f"{change.service}: {change.describe()}"
+    return Row("change", said, change.service, Sign.HAPPENED, began_s=began_s, snapshot=snapshot)
 
 
 def anomaly(kind: AnomalyKind) -> Anomaly:

@@ -244,12 +244,28 @@ async def _report(
 
 def _add_diagnosis(report: dict[str, Any], case: Case) -> None:
     if case.diagnosis is not None:
-        cited = {cited for claim in case.diagnosis.claims for cited in claim.evidence}
+        cited = {name for claim in case.diagnosis.claims for name in claim.ids}
         report["diagnosis"] = {
             "root_cause": case.diagnosis.root_cause,
             "category": case.diagnosis.category.value,
             "confidence": round(case.diagnosis.confidence.score, 3),
             "source": case.diagnosis.source,
+            "conclusion": case.diagnosis.conclusion.value,
+            "path": {
+                "holds": case.diagnosis.path.holds,
+                "why_not": case.diagnosis.path.why_not(),
+                "steps": [
+                    {
+                        "what": step.what,
+                        "service": step.service,
+                        "evidence": list(step.evidence),
+                        "problem": step.problem,
+                        "found": step.found,
+                    }
+                    for step in case.diagnosis.path.steps
+                ],
+            },
+            "notes": list(case.diagnosis.notes),
             "evidence": [
                 {"id": item.id, "statement": item.statement, "query": item.query, "cited": item.id in cited}
                 for item in case.evidence

@@ -115,6 +115,18 @@ class SupervisedServer(ABC):
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.name}")
         return self._url(self.record)
 
+    def url_beside(self) -> str | None:
+        """The URL of the server that another process supervises on this directory; None when nobody does."""
+        path = self._data_dir / f"{self.slug}.lock"
+        if not path.exists():
+            return None
+        try:
+            DirectoryLock(path, self._data_dir).release()
+        except DirectoryInUseError:
+            record = ServerHome(self._place()).load()
+            return self._url(record) if record is not None else None
+        return None
+
     async def stop(self) -> None:
         """Stop the server and let the directory go. Does nothing when it is not running."""
         if self._supervisor is not None:

@@ -113,6 +113,15 @@ def register(app: AsyncApp, front: Front) -> None:
         await ack()
         await _tell(front, click, said)
 
+    @app.action(names.WRONG_CAUSE)
+    async def wrong_cause(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        if not await _allowed_to_decide(front, ack, click, "wrong cause"):
+            return
+        said = await front.desk.wrong_cause(click.incident_id, click.user_id) if click.incident_id else _OLD_BUTTON
+        await ack()
+        await _tell(front, click, said)
+
     @app.action(names.KILL)
     async def kill(ack: AsyncAck, body: Body) -> None:
         click = Click.model_validate(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from bot.slack import names
+from bot.slack.cause import cause_blocks, confidence_words
 from bot.slack.kit import (
     HEADER_CHARS,
     TEXT_CHARS,
@@ -24,28 +25,24 @@ from bot.slack.kit import (
 from bot.slack.standing import Standing, awaits_decision, shadowed, standing, unsure
 from bot.slack.text import clip, clock, code, code_block, counted, escape, inline, mention, one_line
 from bot.slack.wording import (
-    evidence_refs,
     reversibility,
     source_name,
     started_at,
     trend_in_words,
 )
-from pipeline.domain.confidence import PROPOSE_FROM
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.phase import Phase
 from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, describe_action
 
-CAUSE_CHARS = 280
-"""About two lines on a phone in all."""
 _LEAVES_TO_PERSON = frozenset({PlanState.BLOCKED, PlanState.EXPIRED})
 
 
 def render_card(case: Case, *, chart_file_id: str | None) -> Message:
     """The card as it must look now; ``chart_file_id`` is a file that Slack has finished processing."""
     now = standing(case)
-    blocks = [header(_headline(case, now)), _facts(case), *_cause(case)]
+    blocks = [header(_headline(case, now)), _facts(case), *cause_blocks(case.diagnosis)]
     if chart_file_id is not None:
         blocks.append(image(chart_file_id, trend_in_words(case)))
     blocks += [*_proposal(case), *_outcome(case, now), _context(case), *_buttons(case)]
@@ -80,17 +77,13 @@ def _headline(case: Case, now: Standing) -> str:
 
 def _facts(case: Case) -> Block:
     incident = case.incident
-    score = "—"
-    if case.diagnosis is not None:
-        value = case.diagnosis.confidence.score
-        score = f"{value:.2f}" + ("" if value >= PROPOSE_FROM else f" · below {PROPOSE_FROM:.2f}, nothing is proposed")
     return fields(
         ("Service", code(incident.service, 120)),
         ("Environment", inline(incident.environment, 80) or "—"),
         ("Started", clock(started_at(case))),
         ("Impact", _impact(case)),
         ("Owner", mention(incident.owner) if incident.owner else inline(case.service_owner, 80) or "unowned"),
-        ("Confidence", score),
+        ("Confidence", confidence_words(case.diagnosis)),
     )
 
 
@@ -107,19 +100,6 @@ def _impact(case: Case) -> str:
         more = f" +{len(case.callers) - 3}" if len(case.callers) > 3 else ""
         callers = f"called by {shown}{more}"
     return f"{replicas} · {callers}" if replicas else callers
-
-
-def _cause(case: Case) -> list[Block]:
-    diagnosis = case.diagnosis
-    if diagnosis is None:
-        return []
-    claims = [claim for claim in diagnosis.claims if one_line(claim.text) != one_line(diagnosis.root_cause)]
-    said = [claim for claim in diagnosis.claims if claim not in claims] or list(diagnosis.claims)
-    title = "*Likely cause*"
-    lines = [f"{inline(diagnosis.root_cause, CAUSE_CHARS // 2 + 40)} {evidence_refs(said, most=3)}".rstrip()]
-    if claims:
-        lines.append(f"{inline(claims[0].text, CAUSE_CHARS // 2)} {evidence_refs(claims[:1], most=3)}")
-    return [section("\n".join([title, *lines]))]
 
 
 def _proposal(case: Case) -> list[Block]:
@@ -195,6 +175,10 @@ def _context(case: Case) -> Block:
     ]
     if case.diagnosis is not None:
         parts.append(source_name(case.diagnosis))
+        if case.diagnosis.cached_from:
+            parts.append(f"from the cache: {inline(case.diagnosis.cached_from, 20)}")
+        if case.diagnosis.novel:
+            parts.append("nothing known is like this")
     if case.generated_baseline:
         parts.append("baseline includes generated demo history")
     if incident.muted_until is not None and incident.muted_until > case.read_at:

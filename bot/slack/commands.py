@@ -160,13 +160,21 @@ async def _ask(front: Front, asked: Asked) -> Answer:
     if incident_id is None:
         question = asked.rest
         unfinished = [incident for incident in await front.desk.incidents() if not incident.over]
-        if len(unfinished) != 1:
-            which = ", ".join(incident_label(incident.id) for incident in unfinished) or "none is open"
-            raise PermanentError(f"say which incident: {front.command} ask INC-… why? ({which})")
-        incident_id = unfinished[0].id
+        services = await front.desk.services_named(question)
+        about = [incident for incident in unfinished if incident.service in services]
+        if services and not about and question.strip():
+            return _text(await front.desk.ask_about(services[0], question.strip(), asked.user))
+        about = about or unfinished
+        if len(about) != 1:
+            which = ", ".join(incident_label(incident.id) for incident in about) or "none is open"
+            raise PermanentError(
+                f"name a service in the question, or say which incident: {front.command} ask INC-… why? ({which})"
+            )
+        incident_id = about[0].id
     if not question.strip():
         raise PermanentError(f"ask something: {front.command} ask {incident_label(incident_id)} why?")
-    return _text(await front.desk.ask(incident_id, question.strip(), asked.user))
+    may_propose = not await front.access.check_member(asked.user, asked.team_id)
+    return _text(await front.desk.ask(incident_id, question.strip(), asked.user, may_propose=may_propose))
 
 
 async def _kill(front: Front, asked: Asked) -> Answer:

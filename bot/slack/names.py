@@ -13,6 +13,8 @@ MORE: Final = "more"
 HELPFUL: Final = "helpful"
 NOT_HELPFUL: Final = "not_helpful"
 """Feedback below the closing summary; the value is the incident's id."""
+WRONG_CAUSE: Final = "wrong_cause"
+"""Below the reasoning and the summary; the value is the incident's id."""
 KILL: Final = "kill"
 RESUME: Final = "resume"
 

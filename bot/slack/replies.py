@@ -13,11 +13,13 @@ from slack_bolt.async_app import AsyncApp
 
 from bot.slack import commands
 from bot.slack.front import Front, failure_line
-from bot.slack.kit import Block, paragraphs, section
+from bot.slack.kit import Block, fit, paragraphs, section
 from bot.slack.payloads import Body, EventCall
+from bot.slack.stream import StreamedAnswer
 from bot.slack.text import escape, sentence
 from pipeline.domain.errors import OutcomeUnknown, SreBotError, TemporaryError
 from pipeline.domain.ids import IncidentId
+from pipeline.domain.untrusted import without_links
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +132,8 @@ async def _answer_reply(front: Front, call: EventCall, incident_id: IncidentId, 
     assert user is not None
     words = _words(front, call)
     stop = _says_stop(words)
+    event = call.event
+    growing = StreamedAnswer(front.client, event.channel, event.thread_ts or event.ts, call.user_team_id, user)
     try:
         if stop:
             # Stopping what is stopped does no harm, so one without an answer is asked for again too.
@@ -137,11 +141,17 @@ async def _answer_reply(front: Front, call: EventCall, incident_id: IncidentId, 
             blocks = [section(sentence(halted))]
         else:
             question = words or "What is the state?"
-            told = await _insisting(lambda: front.desk.ask(incident_id, question, user), until_s)
-            blocks = paragraphs(escape(told).split("\n"))
+            may_propose = not await front.access.check_member(user, call.user_team_id)
+
+            async def asked() -> str:
+                return await front.desk.ask(incident_id, question, user, may_propose=may_propose, on_text=growing.add)
+
+            told = await _insisting(asked, until_s)
+            blocks = paragraphs(escape(without_links(told)).split("\n"))
     except SreBotError as error:
         blocks = [section(_failure(error, stop=stop))]
-    await _say(front, call, blocks)
+    if not await growing.finish(fit(blocks, "… shortened for Slack"), commands.summary(blocks)):
+        await _say(front, call, blocks)
 
 
 def _failure(error: SreBotError, *, stop: bool) -> str:

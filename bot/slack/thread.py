@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from bot.slack import names
+from bot.slack.cause import alternative_lines, opinion_lines, path_lines
 from bot.slack.kit import (
     TEXT_CHARS,
     Block,
@@ -24,7 +25,7 @@ from bot.slack.standing import recovery_s, standing
 from bot.slack.summary import postmortem
 from bot.slack.text import clip, clock, code, code_block, counted, duration, escape, inline, one_line, sentence, utc
 from bot.slack.wording import evidence_refs, source_name, trend_in_words
-from pipeline.domain.confidence import PROPOSE_FROM
+from pipeline.domain.confidence import ACT_FROM, PROPOSE_FROM
 from pipeline.domain.diagnosis import Evidence
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case
@@ -37,7 +38,15 @@ LINE_CHARS = 2900
 PROMPT_CHARS = 700
 """How much of the prompt the reasoning shows."""
 SHOWN_TRACE = frozenset(
-    {TraceKind.TOOL_CALL, TraceKind.PROMPT, TraceKind.HYPOTHESIS, TraceKind.REVIEW, TraceKind.NOTE, TraceKind.PLANNED}
+    {
+        TraceKind.TOOL_CALL,
+        TraceKind.PROMPT,
+        TraceKind.HYPOTHESIS,
+        TraceKind.PATH,
+        TraceKind.REVIEW,
+        TraceKind.NOTE,
+        TraceKind.PLANNED,
+    }
 )
 """Kinds of the trail that the reasoning shows as steps; the other parts have a paragraph of their own."""
 _VERDICT = {
@@ -65,17 +74,23 @@ def render_part(
             title = f"Evidence: {counted(len(case.evidence), 'fact')}"
             return _message(case, title, evidence_blocks(case))
         case ThreadPart.REASONING:
-            return _message(case, "How this was reasoned", reasoning_blocks(case, trace))
+            wrong = [] if case.diagnosis is None else [actions(_wrong_cause(case))]
+            return _message(case, "How this was reasoned", reasoning_blocks(case, trace), last=wrong)
         case ThreadPart.VERIFICATION:
             return _message(case, "Verification", _verification(case, chart_file_id))
         case ThreadPart.SUMMARY:
             feedback = actions(
                 button("👍 Helpful", names.HELPFUL, str(case.incident.id)),
                 button("👎 Not helpful", names.NOT_HELPFUL, str(case.incident.id)),
+                _wrong_cause(case),
             )
             return _message(case, "Closing summary", _summary(case, trace), last=[feedback])
         case _:
             assert_never(part)
+
+
+def _wrong_cause(case: Case) -> Block:
+    return button("Wrong cause", names.WRONG_CAUSE, str(case.incident.id))
 
 
 def evidence_blocks(case: Case) -> list[Block]:
@@ -113,7 +128,8 @@ def _claims(case: Case) -> list[str]:
     if diagnosis is None:
         return ["No diagnosis was reached."]
     lines = [f"*Cause* ({source_name(diagnosis)}): {inline(diagnosis.root_cause, 800)}"]
-    return lines + [f"• {inline(claim.text, 700)} {evidence_refs([claim])}" for claim in diagnosis.claims]
+    lines += [f"• {inline(claim.text, 700)} {evidence_refs([claim])}" for claim in diagnosis.claims]
+    return [*lines, *path_lines(diagnosis), *opinion_lines(diagnosis), *alternative_lines(diagnosis)]
 
 
 def _passages(case: Case) -> list[str]:
@@ -157,8 +173,8 @@ def _arithmetic(case: Case) -> list[str]:
     lines = []
     if case.diagnosis is not None:
         confidence = case.diagnosis.confidence
-        verdict = "enough to propose" if confidence.score >= PROPOSE_FROM else "too low to propose"
-        lines.append(f"\n*Confidence* {confidence.arithmetic()}\n{verdict}: {PROPOSE_FROM:.2f} is needed")
+        needs = f"{PROPOSE_FROM:.2f} for a proposal, {ACT_FROM:.2f} to act by itself where the phase allows"
+        lines.append(f"\n*Confidence* {confidence.arithmetic()}\n{confidence.trust.value}: it takes {needs}")
     if case.severity is not None:
         lines.append(f"\n*Severity* {case.severity.severity}: {inline(case.severity.arithmetic(), 600)}")
     return lines

@@ -46,8 +46,13 @@ def _back_inside(found: Verification) -> list[str]:
 
 def evidence_refs(claims: Iterable[Claim], *, most: int = 99) -> str:
     """``[E1][E3]`` of these claims, each once, in order; the first ``most`` of them."""
-    cited = dict.fromkeys(evidence_id for claim in claims for evidence_id in claim.evidence)
-    return "".join(f"[{inline(evidence_id, 12)}]" for evidence_id in list(cited)[:most])
+    cited = dict.fromkeys(evidence_id for claim in claims for evidence_id in claim.ids)
+    return refs(list(cited)[:most])
+
+
+def refs(ids: Iterable[str]) -> str:
+    """``[E1][E3]``."""
+    return "".join(f"[{inline(evidence_id, 12)}]" for evidence_id in ids)
 
 
 def source_name(diagnosis: Diagnosis) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import os
 import socket
@@ -22,6 +21,7 @@ from bot.demo.launch import RATE_WINDOW_S, Parts
 from bot.embedded.directory import EmbeddedError
 from bot.embedded.postgres import EmbeddedPostgres
 from bot.embedded.redis import EmbeddedRedis
+from bot.redacting import clean_entry, redact
 from bot.relay import Relay
 from bot.runtime import Runtime, Stages
 from bot.slack.access import Access, AccessPolicy
@@ -29,6 +29,8 @@ from bot.slack.app import build_app, http_handler, start_socket
 from bot.slack.client import BotIdentity, identify, make_client
 from bot.slack.publisher import SlackPublisher
 from bot.web import Web
+from bot.wiring.knowledge import knowledge_of
+from bot.wiring.models import authors_of
 from bot.wiring.telemetry import sources_of
 from executors.guardrails.facts import GuardrailLimits
 from executors.ledger import Ledger
@@ -37,13 +39,7 @@ from executors.rollback import order_rollback
 from executors.runner import Runner
 from executors.targets.local_process import LocalProcessTarget
 from executors.targets.registry import Registry
-from knowledge_base.adapters.embedder import DEFAULT_MODEL as DEFAULT_EMBEDDER
-from knowledge_base.adapters.embedder import SentenceEmbedder
-from knowledge_base.adapters.pgvector_store import PgVectorStore, PostgresDocuments
-from knowledge_base.ingest import ingest_folder, ingest_packaged
-from knowledge_base.retrieval import Retrieval
 from migrations.runner import MigrationError, MigrationReport, migrate
-from pipeline.adapters.llm.rules import RulesDiagnostician
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.bus import RedisBus
@@ -56,9 +52,9 @@ from pipeline.domain.phase import Phase
 from pipeline.domain.verification import VerificationSettings
 from pipeline.ports.clock import SystemClock
 from pipeline.ports.metrics import MetricsSource
-from pipeline.ports.model import Diagnostician
 from pipeline.ports.store import Store
 from pipeline.ports.targets import Target
+from pipeline.stages.answer import Answerer
 from pipeline.stages.correlate import Correlator
 from pipeline.stages.decide import Decider
 from pipeline.stages.desk import Desk
@@ -67,7 +63,10 @@ from pipeline.stages.diagnose import Diagnoser
 from pipeline.stages.investigate import Investigator
 from pipeline.stages.observe import Observer
 from pipeline.stages.propose import Proposer
+from pipeline.stages.reads import Ports
+from pipeline.stages.revise import Reviser
 from pipeline.stages.settings import LoopSettings
+from pipeline.stages.toolbox import ToolLimits
 from pipeline.stages.verify import Verifier
 from pipeline.stages.witnesses import Witnesses
 
@@ -107,7 +106,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         report = await migrated(database_url)
         pool = Pool(database_url)
         stack.push_async_callback(pool.close)
-        store: Store = PostgresStore(pool)
+        store: Store = PostgresStore(pool, clean_entry)
         async with store.begin() as uow:
             if await uow.control.phase() is None:
                 await uow.control.set_phase(Phase(settings.guard.initial_phase), "first start", "configuration")
@@ -117,10 +116,11 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         targets = registry_of(settings)
         stack.push_async_callback(targets.close)
 
-        retrieval, learn = _knowledge(settings, pool, report, fallbacks)
-        rules = RulesDiagnostician()
-        author = _author(settings, rules, fallbacks)
-        stack.push_async_callback(author.close)
+        knowledge = knowledge_of(settings.knowledge, pool, report, fallbacks)
+        stack.push_async_callback(knowledge.close)
+        authors = authors_of(settings.model, redact, knowledge.fit, fallbacks)
+        for one in {authors.author, authors.rules, *((authors.reviewer,) if authors.reviewer else ())}:
+            stack.push_async_callback(one.close)
 
         policy = Policy(
             factor=lambda service, signal: SENSITIVITY[catalogue.sensitivity(service, signal)], muted=catalogue.muted
@@ -129,10 +129,22 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         zone = ZoneInfo(settings.telemetry.timezone)
         detector = Detector(store, loop_settings.detection, policy, promised, zone=zone)
         log_detector = LogDetector(LogDetectorSettings(warmup_s=settings.telemetry.log_warmup_s))
-        witnesses = Witnesses(sources.traces, sources.activity)
-        investigator = Investigator(store, targets, catalogue, loop_settings.detection, witnesses)
+        witnesses = Witnesses(sources.traces, sources.activity, sources.logs)
+        investigator = Investigator(
+            Ports(store, targets, catalogue, witnesses, knowledge.retrieval),
+            loop_settings.detection,
+            ToolLimits(
+                calls=settings.model.tool_calls,
+                result_bytes=settings.model.tool_bytes,
+                call_s=settings.model.tool_s,
+            ),
+        )
         proposer = Proposer(store, catalogue, loop_settings)
-        diagnoser = Diagnoser(store, investigator, retrieval, author, rules, proposer, clock, loop_settings)
+        diagnoser = Diagnoser(
+            store, investigator, knowledge.retrieval, authors, proposer, catalogue, clock, loop_settings
+        )
+        reviser = Reviser(store, targets, catalogue, proposer, loop_settings)
+        answerer = Answerer(store, investigator, diagnoser, authors, reviser, clock)
         decider = Decider(store, targets, clock, loop_settings)
         ledger = Ledger(store, clock)
         runner = Runner(store, targets, locks, ledger, loop_settings, worker=worker)
@@ -142,8 +154,8 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             catalogue,
             detector,
             investigator,
-            diagnoser,
-            author,
+            authors,
+            answerer,
             decider,
             clock,
             loop_settings,
@@ -189,7 +201,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         known = await _asked(identify(client), "SLACK_BOT_TOKEN")
         runtime.start()
         stack.push_async_callback(runtime.stop)
-        learning = asyncio.create_task(_quietly(learn()), name="learn runbooks")
+        learning = asyncio.create_task(_quietly(knowledge.learn()), name="learn runbooks")
         stack.callback(learning.cancel)
         if known is None:
             known = await _patiently(lambda: identify(client), "SLACK_BOT_TOKEN")
@@ -239,7 +251,12 @@ def loop_settings_of(settings: Settings) -> LoopSettings:
         approval_ttl_s=guard.approval_ttl_s,
         approvals_severe=guard.approvals_severe,
         resume_people=guard.resume_people,
-        model_deadline_s=settings.model.deadline_s,
+        # The author bounds itself; this is for one that does not.
+        model_deadline_s=settings.model.deadline_s + 2.0,
+        review=settings.model.review,
+        review_deadline_s=settings.model.review_deadline_s + 1.0,
+        cache_ttl_s=settings.model.cache_s,
+        tokens_day=settings.model.tokens_day,
         lease_s=settings.runtime.lease_s,
         settle_timeout_s=settings.runtime.settle_timeout_s,
     )
@@ -251,6 +268,35 @@ async def migrated(database_url: str) -> MigrationReport:
         return await migrate(database_url)
     except MigrationError as error:
         raise ConfigurationError(f"DATABASE_URL: {error}") from error
+
+
+@asynccontextmanager
+async def database_of(settings: Settings) -> AsyncIterator[tuple[Pool, MigrationReport]]:
+    """The bot's migrated database for a command: the configured one, that of the bot that runs here, or a started one.
+
+    Raises ConfigurationError with what to do.
+    """
+    async with AsyncExitStack() as stack:
+        configured = settings.store.database_url
+        try:
+            embedded = EmbeddedPostgres(settings.store.data_dir)
+            url = configured.get_secret_value() if configured else await asyncio.to_thread(embedded.url_beside)
+            if url is None:
+                url = await embedded.start()
+                stack.push_async_callback(embedded.stop)
+        except EmbeddedError as error:
+            raise ConfigurationError(str(error)) from error
+        report = await migrated(url)
+        pool = Pool(url, max_size=4)
+        stack.push_async_callback(pool.close)
+        yield pool, report
+
+
+@asynccontextmanager
+async def store_of(settings: Settings) -> AsyncIterator[Store]:
+    """The same as a store."""
+    async with database_of(settings) as (pool, _):
+        yield PostgresStore(pool, clean_entry)
 
 
 async def open_store(database_url: str) -> tuple[Store, Callable[[], Awaitable[None]]]:
@@ -319,50 +365,6 @@ def registry_of(settings: Settings) -> Registry:
         configuration = configuration_for(settings.targets.kubernetes_context)
         targets["kubernetes"] = KubernetesTarget(configuration, namespaces=settings.targets.kubernetes_namespaces)
     return Registry(targets)
-
-
-def _knowledge(
-    settings: Settings, pool: Pool, report: MigrationReport, fallbacks: list[str]
-) -> tuple[Retrieval, Callable[[], Coroutine[Any, Any, None]]]:
-    documents = PostgresDocuments(pool)
-    embedder: SentenceEmbedder | None = None
-    vectors: PgVectorStore | None = None
-    if not report.has_vector:
-        fallbacks.append("no pgvector in the database: runbooks are searched by words")
-    elif importlib.util.find_spec("sentence_transformers") is None:
-        fallbacks.append('no embedding model (pip install "sre-bot[ml]"): runbooks are searched by words')
-    else:
-        embedder = SentenceEmbedder(settings.model.embedder or DEFAULT_EMBEDDER)
-        vectors = PgVectorStore(pool)
-
-    async def learn() -> None:
-        reports = [await ingest_packaged(documents, embedder=embedder, vectors=vectors)]
-        if settings.model.runbooks is not None:
-            reports.append(await ingest_folder(settings.model.runbooks, documents, embedder=embedder, vectors=vectors))
-        for done in reports:
-            figures = (len(done.added), len(done.changed), done.unchanged, done.embedded)
-            log.info("runbooks: %d new, %d changed, %d as before, %d passages embedded", *figures)
-            for trouble in (*done.failed, done.embedding_note):
-                if trouble:
-                    log.warning("runbooks: %s", trouble)
-
-    return Retrieval(documents, embedder=embedder, vectors=vectors), learn
-
-
-def _author(settings: Settings, rules: RulesDiagnostician, fallbacks: list[str]) -> Diagnostician:
-    key = settings.model.anthropic_api_key
-    if key is None:
-        fallbacks.append("no ANTHROPIC_API_KEY: the rules engine diagnoses")
-        return rules
-    # Imported here: the SDK takes two seconds, and most starts of the command line need none of it.
-    from pipeline.adapters.llm.anthropic import DEFAULT_BASE_URL, AnthropicDiagnostician
-
-    return AnthropicDiagnostician(
-        key.get_secret_value(),
-        model=settings.model.name,
-        base_url=settings.model.anthropic_base_url or DEFAULT_BASE_URL,
-        deadline_s=settings.model.deadline_s,
-    )
 
 
 async def _asked(call: Awaitable[_Result], setting: str) -> _Result | None:

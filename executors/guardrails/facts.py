@@ -43,3 +43,5 @@ class GuardrailFacts:
     history: ActionHistory
     phase: Phase
     confidence: float
+    path_problem: str
+    """What is wrong with the causal path; empty when every hop of it was checked."""

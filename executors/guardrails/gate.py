@@ -11,13 +11,14 @@ from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
 from executors.guardrails.kill_switch import kill_switch
 from executors.guardrails.preconditions import preconditions
 from executors.guardrails.scale_cap import scale_cap
-from executors.guardrails.trust import confidence, phase
+from executors.guardrails.trust import causal_path, confidence, phase
 from pipeline.domain.guardrail import GuardrailResult, RuleAnswer
 
 RULES: tuple[Callable[[GuardrailFacts, GuardrailLimits], RuleAnswer], ...] = (
     kill_switch,
     phase,
     confidence,
+    causal_path,
     preconditions,
     blast_radius,
     scale_cap,

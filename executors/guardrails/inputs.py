@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from executors.guardrails.facts import GuardrailFacts
+from pipeline.domain.diagnosis import Diagnosis
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import PlanId, ServiceName
 from pipeline.domain.phase import Phase
@@ -30,7 +31,7 @@ async def read_facts(
     ref: TargetRef,
     generation: str,
     observed: TargetState | None,
-    confidence: float,
+    diagnosis: Diagnosis | None,
     plan_id: PlanId | None,
     started: bool,
     rollback: bool,
@@ -48,5 +49,6 @@ async def read_facts(
         switch=await uow.control.engaged(service),
         history=await uow.executions.history(ref.uid, besides=plan_id),
         phase=await uow.control.phase() or Phase.SHADOW,
-        confidence=confidence,
+        confidence=diagnosis.confidence.score if diagnosis else 0.0,
+        path_problem=diagnosis.path.why_not() if diagnosis else "no diagnosis",
     )

@@ -13,6 +13,12 @@ def confidence(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
     return RuleAnswer("confidence", facts.confidence >= limits.min_confidence, figures)
 
 
+def causal_path(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
+    """Every hop from the cause to the symptom was checked against what was measured."""
+    del limits
+    return RuleAnswer("causal_path", not facts.path_problem, facts.path_problem or "every hop is checked")
+
+
 def phase(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
     """Shadow changes nothing."""
     del limits

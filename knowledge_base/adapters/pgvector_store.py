@@ -1,4 +1,4 @@
-"""Documents, chunks and their vectors in PostgreSQL; the vectors need pgvector, the rest does not."""
+"""Vectors of the pieces in PostgreSQL by pgvector: one HNSW index for each size of vector in use."""
 
 from __future__ import annotations
 
@@ -9,90 +9,78 @@ from typing import Any, Protocol
 
 import asyncpg
 
-from knowledge_base.chunking import Document
-from knowledge_base.retrieval import FloatArray, StoredChunk
+from knowledge_base.pieces import PieceKind
+from knowledge_base.stored import FloatArray, Hit, StoredPiece
 from pipeline.domain.errors import PermanentError
 
 MIN_PGVECTOR = (0, 8, 4)
 """Earlier ones: a CVE in parallel HNSW builds, and indexes damaged by vacuum."""
-EF_SEARCH = 100
-"""Candidates HNSW keeps while it searches; 40, its default, loses neighbours."""
-
-HASHES = "SELECT path, content_hash FROM documents WHERE collection = $1"
-
-PUT_DOCUMENT = """
-INSERT INTO documents (collection, path, title, services, category, platform, owner, last_verified, content_hash)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-ON CONFLICT (collection, path) DO UPDATE SET
-    title = EXCLUDED.title, services = EXCLUDED.services, category = EXCLUDED.category, platform = EXCLUDED.platform,
-    owner = EXCLUDED.owner, last_verified = EXCLUDED.last_verified, content_hash = EXCLUDED.content_hash,
-    ingested_at = clock_timestamp()
-RETURNING id
-"""
-
-DROP_CHUNKS = "DELETE FROM chunks WHERE document_id = $1 AND content_hash <> ALL ($2::text[])"
-
-PUT_CHUNK = """
-INSERT INTO chunks (document_id, number, heading, text, content_hash) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (document_id, content_hash) DO UPDATE SET number = EXCLUDED.number
-"""
-
-REMOVE = "DELETE FROM documents WHERE collection = $1 AND path = ANY ($2::text[])"
-
-# A removal changes the number of documents, anything else the newest time.
-VERSION = "SELECT count(*) || ' documents, newest ' || coalesce(max(ingested_at)::text, 'none') FROM documents"
-
-CHUNKS = """
-SELECT c.id, d.path, c.heading, c.text FROM chunks c JOIN documents d ON d.id = c.document_id
-ORDER BY d.collection, d.path, c.number
-"""
+EF_SEARCH = 200
+"""Candidates HNSW keeps while it searches; 40, its default, loses neighbours. See ``make bench``, hnsw."""
+LARGEST_INDEXED = 4000
+"""Dimensions that HNSW takes as half precision; larger vectors are searched exactly."""
+EXACT_UP_TO = 5_000
+"""Pieces that a filter may leave to be compared one by one, by btree and sort: faster than HNSW, and complete."""
+INDEX_TIMEOUT_S = 1800.0
+INDEX_LOCK_KEY = 0x5352_4556_4543  # "SREVEC"
 
 PENDING = """
-SELECT count(*) FROM chunks c
-WHERE NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.model = $1)
+SELECT count(*) FROM pieces p
+WHERE NOT EXISTS (SELECT FROM piece_vectors v WHERE v.piece_id = p.id AND v.model = $1)
 """
 
 MISSING = """
-SELECT c.id, d.path, c.heading, c.text FROM chunks c JOIN documents d ON d.id = c.document_id
-WHERE NOT EXISTS (SELECT FROM chunk_vectors v WHERE v.chunk_id = c.id AND v.model = $1)
-ORDER BY c.id LIMIT $2
+SELECT p.id, p.text FROM pieces p
+WHERE NOT EXISTS (SELECT FROM piece_vectors v WHERE v.piece_id = p.id AND v.model = $1)
+ORDER BY p.id LIMIT $2
 """
 
-# Only for chunks that still exist, held until the end: another replica may be replacing their document.
+FORGET_OTHER_SIZES = "DELETE FROM piece_vectors WHERE model = $1 AND dimensions <> $2"
+
+# Only for pieces that still exist, held until the end: another replica may be replacing their document.
 PUT_VECTOR = """
-INSERT INTO chunk_vectors (chunk_id, model, embedding)
-SELECT c.id, $2, $3::real[]::vector FROM chunks c WHERE c.id = $1 FOR KEY SHARE
-ON CONFLICT (chunk_id) DO UPDATE SET model = EXCLUDED.model, embedding = EXCLUDED.embedding
+INSERT INTO piece_vectors (piece_id, document_id, model, embedding)
+SELECT p.id, p.document_id, $2, $3::real[]::vector FROM pieces p WHERE p.id = $1 FOR KEY SHARE
+ON CONFLICT (piece_id) DO UPDATE SET model = EXCLUDED.model, embedding = EXCLUDED.embedding
 """
 
 INSTALLED = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+
+INDEXED = "SELECT to_regclass('piece_vectors_hnsw_' || $1::int) IS NOT NULL"
+LOCK_INDEXES = "SELECT pg_advisory_xact_lock($1)"
+CREATE_INDEX = """
+CREATE INDEX IF NOT EXISTS piece_vectors_hnsw_{size} ON piece_vectors
+USING hnsw ((embedding::halfvec({size})) halfvec_cosine_ops) WHERE dimensions = {size}
+"""
 
 SEARCH_SETTINGS = """
 SELECT set_config('hnsw.ef_search', $1, true), set_config('hnsw.iterative_scan', 'relaxed_order', true)
 """
 
-# Relaxed order gives rows nearly in order, hence the second sort. The index takes one fixed size: see the migration.
-NEAREST_384 = """
+# Relaxed order and half precision give rows nearly in order: more than are wanted are taken and sorted by the vectors.
+NEAREST = """
 WITH nearest AS MATERIALIZED (
-    SELECT chunk_id, embedding::vector(384) <=> $1::real[]::vector(384) AS distance
-    FROM chunk_vectors WHERE dimensions = 384 AND model = $2
-    ORDER BY embedding::vector(384) <=> $1::real[]::vector(384) LIMIT $3
+    SELECT piece_id, embedding <=> $1::real[]::vector AS distance FROM piece_vectors
+    WHERE dimensions = {size} AND model = $2{filter}
+    ORDER BY embedding::halfvec({size}) <=> $1::real[]::halfvec({size}) LIMIT $3
 )
-SELECT c.id, d.path, c.heading, c.text, 1 - n.distance AS cosine
-FROM nearest n JOIN chunks c ON c.id = n.chunk_id JOIN documents d ON d.id = c.document_id
-ORDER BY n.distance, c.id
+SELECT p.id, p.document_id, p.chunk_id, p.kind, 1 - n.distance AS cosine
+FROM nearest n JOIN pieces p ON p.id = n.piece_id ORDER BY n.distance, p.id
+"""
+WITHIN = " AND document_id = ANY ($4::bigint[])"
+
+WITHIN_AT_MOST = """
+SELECT count(*) FROM (SELECT FROM piece_vectors WHERE document_id = ANY ($1::bigint[]) LIMIT $2) AS few
 """
 
-NEAREST_ANY_SIZE = """
-WITH nearest AS MATERIALIZED (
-    SELECT chunk_id, embedding <=> $1::real[]::vector AS distance
-    FROM chunk_vectors WHERE dimensions = cardinality($1::real[]) AND model = $2
-    ORDER BY distance LIMIT $3
-)
-SELECT c.id, d.path, c.heading, c.text, 1 - n.distance AS cosine
-FROM nearest n JOIN chunks c ON c.id = n.chunk_id JOIN documents d ON d.id = c.document_id
-ORDER BY n.distance, c.id
+COSINES = """
+SELECT p.id, p.document_id, p.chunk_id, p.kind, 1 - (v.embedding <=> $1::real[]::vector) AS cosine
+FROM piece_vectors v JOIN pieces p ON p.id = v.piece_id
+WHERE v.model = $2 AND v.dimensions = cardinality($1::real[])
+  AND ($3::bigint[] IS NULL OR v.document_id = ANY ($3::bigint[]))
 """
+
+NEAREST_EXACT = f"{COSINES} ORDER BY cosine DESC, p.id LIMIT $4"
 
 
 class Transactions(Protocol):
@@ -103,83 +91,65 @@ class Transactions(Protocol):
         ...
 
 
-class PostgresDocuments:
-    """Documents and chunks. Safe to run from several replicas at once: a document's row is the lock on its chunks."""
-
-    def __init__(self, pool: Transactions) -> None:
-        self._pool = pool
-
-    async def hashes(self, collection: str) -> Mapping[str, str]:
-        async with self._pool.transaction() as db:
-            return {row["path"]: row["content_hash"] for row in await db.fetch(HASHES, collection)}
-
-    async def put(self, collection: str, document: Document) -> None:
-        meta = document.meta
-        async with self._pool.transaction() as db:
-            document_id = await db.fetchval(
-                PUT_DOCUMENT,
-                collection,
-                document.path,
-                document.title,
-                list(meta.services),
-                meta.category,
-                meta.platform,
-                meta.owner,
-                meta.last_verified,
-                document.content_hash,
-            )
-            await db.execute(DROP_CHUNKS, document_id, [chunk.content_hash for chunk in document.chunks])
-            await db.executemany(
-                PUT_CHUNK,
-                [
-                    (document_id, number, chunk.heading, chunk.text, chunk.content_hash)
-                    for number, chunk in enumerate(document.chunks)
-                ],
-            )
-
-    async def remove(self, collection: str, paths: Sequence[str]) -> None:
-        async with self._pool.transaction() as db:
-            await db.execute(REMOVE, collection, list(paths))
-
-    async def version(self) -> str:
-        async with self._pool.transaction() as db:
-            return str(await db.fetchval(VERSION))
-
-    async def chunks(self) -> Sequence[StoredChunk]:
-        async with self._pool.transaction() as db:
-            return [_chunk(row) for row in await db.fetch(CHUNKS)]
-
-
 class PgVectorStore:
-    """Vectors of the chunks. Every method raises PermanentError where pgvector or its tables are missing or too old."""
+    """Vectors of the pieces. Every method raises PermanentError where pgvector or its tables are missing or too old."""
 
     def __init__(self, pool: Transactions) -> None:
         self._pool = pool
         self._usable = False
+        self._indexed: set[int] = set()
 
-    async def pending(self, model: str) -> int:
+    async def pending(self, model: str, dimensions: int) -> int:
         async with self._pool.transaction() as db:
             await self._require(db)
+            await db.execute(FORGET_OTHER_SIZES, model, dimensions)
             return int(await db.fetchval(PENDING, model))
 
-    async def missing(self, model: str, limit: int) -> Sequence[StoredChunk]:
+    async def missing(self, model: str, limit: int) -> Sequence[StoredPiece]:
         async with self._pool.transaction() as db:
             await self._require(db)
-            return [_chunk(row) for row in await db.fetch(MISSING, model, limit)]
+            return [StoredPiece(*row) for row in await db.fetch(MISSING, model, limit)]
 
-    async def put(self, model: str, chunk_ids: Sequence[int], vectors: FloatArray) -> None:
+    async def put(self, model: str, piece_ids: Sequence[int], vectors: FloatArray) -> None:
         async with self._pool.transaction() as db:
             await self._require(db)
-            rows = [(chunk_id, model, row.tolist()) for chunk_id, row in zip(chunk_ids, vectors, strict=True)]
+            await self._index(db, vectors.shape[1])
+            rows = [(piece_id, model, row.tolist()) for piece_id, row in zip(piece_ids, vectors, strict=True)]
             await db.executemany(PUT_VECTOR, rows)
 
-    async def nearest(self, model: str, vector: FloatArray, limit: int) -> Sequence[tuple[StoredChunk, float]]:
-        statement = NEAREST_384 if vector.shape == (384,) else NEAREST_ANY_SIZE
+    async def nearest(
+        self, model: str, vector: FloatArray, limit: int, *, within: Sequence[int] | None = None
+    ) -> Sequence[Hit]:
+        size, values = len(vector), vector.tolist()
+        documents = None if within is None else list(within)
         async with self._pool.transaction() as db:
             await self._require(db)
-            await db.execute(SEARCH_SETTINGS, str(max(EF_SEARCH, limit)))
-            rows = await db.fetch(statement, vector.tolist(), model, limit)
-            return [(_chunk(row), float(row["cosine"])) for row in rows]
+            if size > LARGEST_INDEXED or (documents is not None and await self._few(db, documents)):
+                return _hits(await db.fetch(NEAREST_EXACT, values, model, documents, limit))
+            taken = limit + limit // 4 + 10
+            await db.execute(SEARCH_SETTINGS, str(min(max(EF_SEARCH, taken), 1000)))
+            if documents is None:
+                rows = await db.fetch(NEAREST.format(size=size, filter=""), values, model, taken)
+            else:
+                rows = await db.fetch(NEAREST.format(size=size, filter=WITHIN), values, model, taken, documents)
+            return _hits(rows)[:limit]
+
+    async def cosines(self, model: str, vector: FloatArray, documents: Sequence[int]) -> Sequence[Hit]:
+        async with self._pool.transaction() as db:
+            await self._require(db)
+            return _hits(await db.fetch(COSINES, vector.tolist(), model, list(documents)))
+
+    async def _few(self, db: Any, documents: list[int]) -> bool:
+        return bool(await db.fetchval(WITHIN_AT_MOST, documents, EXACT_UP_TO + 1) <= EXACT_UP_TO)
+
+    async def _index(self, db: Any, size: int) -> None:
+        """An index for this size of vector, unless there is one. Waits for another replica that is making it."""
+        if size in self._indexed or size > LARGEST_INDEXED:
+            return
+        if not await db.fetchval(INDEXED, size):
+            await db.execute(LOCK_INDEXES, INDEX_LOCK_KEY)
+            await db.execute(CREATE_INDEX.format(size=size), timeout=INDEX_TIMEOUT_S)
+        self._indexed.add(size)
 
     async def _require(self, db: Any) -> None:
         if self._usable:
@@ -193,11 +163,14 @@ class PgVectorStore:
                 f"pgvector {version} is too old: install {wanted} or newer, ALTER EXTENSION vector UPDATE"
             )
         try:
-            await db.fetchval("SELECT FROM chunk_vectors LIMIT 0")
+            await db.fetchval("SELECT FROM piece_vectors LIMIT 0")
         except asyncpg.UndefinedTableError as error:
             raise PermanentError("the table of vectors is missing: start the bot once more to migrate") from error
         self._usable = True
 
 
-def _chunk(row: Mapping[str, Any]) -> StoredChunk:
-    return StoredChunk(row["id"], row["path"], row["heading"], row["text"])
+def _hits(rows: Sequence[Mapping[str, Any]]) -> list[Hit]:
+    return [
+        Hit(row["id"], row["document_id"], row["chunk_id"], PieceKind(row["kind"]), float(row["cosine"]))
+        for row in rows
+    ]

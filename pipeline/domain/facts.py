@@ -16,7 +16,8 @@ class Facts:
     ``traffic_ratio``, ``latency_ratio``: now over the baseline (1.0 = as usual). ``error_ratio``: 0..1 now.
     ``memory_ratio_by_instance``: 0..1 of its limit. ``memory_slope_per_min``: growth of the worst instance's ratio a
     minute. ``slow_callees``: services below this one whose latency breaches too. ``recent_changes``: of the service
-    itself in the last hour, oldest first.
+    itself since an hour before the trouble, oldest first. ``recovered``: every series of the incident's anomalies was
+    measured just now and is back inside its bound.
     """
 
     traffic_ratio: float | None = None
@@ -27,3 +28,4 @@ class Facts:
     slow_callees: tuple[ServiceName, ...] = ()
     replicas: int | None = None
     recent_changes: tuple[ChangeEvent, ...] = ()
+    recovered: bool = False

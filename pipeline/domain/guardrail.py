@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 RuleName = Literal[
-    "kill_switch", "blast_radius", "scale_cap", "cooldown", "budget", "preconditions", "confidence", "phase"
+    "kill_switch",
+    "blast_radius",
+    "scale_cap",
+    "cooldown",
+    "budget",
+    "preconditions",
+    "confidence",
+    "causal_path",
+    "phase",
 ]
 
 

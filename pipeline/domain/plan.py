@@ -144,6 +144,8 @@ class Plan:
     expected_effect: str
     created_at: datetime
     expires_at: datetime
+    requested_by: str = ""
+    """Who asked for this revision, and therefore may not approve it; empty when the bot proposed it."""
 
 
 def plan_hash(

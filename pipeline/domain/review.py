@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, assert_never
 
 from pipeline.domain.anomaly import Anomaly, AnomalyKind
-from pipeline.domain.diagnosis import Category, Evidence, Hypothesis
+from pipeline.domain.diagnosis import Category, Conclusion, Evidence, Hypothesis, Sign
 from pipeline.domain.facts import Facts
-from pipeline.domain.ids import EvidenceId, ServiceName
+from pipeline.domain.ids import ServiceName
+from pipeline.domain.telemetry import Signal
 
 SURGE_RATIO = 1.5
 """Traffic at this multiple of its baseline is a surge, not the usual swing of a day."""
@@ -49,7 +50,7 @@ class Examined(Protocol):
     @property
     def anomalies(self) -> Sequence[Anomaly]: ...
     @property
-    def evidence(self) -> Sequence[Evidence]: ...
+    def read(self) -> Sequence[Evidence]: ...
     @property
     def facts(self) -> Facts: ...
 
@@ -93,15 +94,14 @@ def review(hypothesis: Hypothesis, question: Examined, rules_hypothesis: Hypothe
 
 
 def _citations(hypothesis: Hypothesis, question: Examined, notes: list[str]) -> float:
-    known = {item.id for item in question.evidence}
+    known = {str(item.id) for item in question.read}
     if not hypothesis.claims:
         notes.append("no claim cites any evidence")
         return 0.0
-    unknown = {cited for claim in hypothesis.claims for cited in claim.evidence if EvidenceId(cited) not in known}
+    unknown = {cited for claim in hypothesis.claims for cited in claim.ids if cited not in known}
     if unknown:
         notes.append(f"cites evidence that does not exist: {', '.join(sorted(unknown))[:120]}")
-    carried = sum(all(EvidenceId(cited) in known for cited in claim.evidence) for claim in hypothesis.claims)
-    return carried / len(hypothesis.claims)
+    return sum(known.issuperset(claim.ids) for claim in hypothesis.claims) / len(hypothesis.claims)
 
 
 def _anomalies(hypothesis: Hypothesis, question: Examined, notes: list[str]) -> float:
@@ -118,6 +118,10 @@ def _anomalies(hypothesis: Hypothesis, question: Examined, notes: list[str]) -> 
 def _facts(hypothesis: Hypothesis, question: Examined, notes: list[str]) -> float:
     """1 where the figures speak for the category, 0 where they speak against it, 0.5 where they were not read."""
     facts, category = question.facts, hypothesis.category
+    if hypothesis.conclusion is Conclusion.HEALTHY:
+        if not facts.recovered:
+            notes.append("said to be healthy, but not every series is back inside its bound")
+        return 1.0 if facts.recovered else 0.0
     surge = surged(facts.traffic_ratio)
     match category:
         case Category.MEMORY:
@@ -128,7 +132,7 @@ def _facts(hypothesis: Hypothesis, question: Examined, notes: list[str]) -> floa
             speaks = False
         case Category.SATURATION:
             against = f"saturation, but traffic is only {facts.traffic_ratio or 0:.1f} times the usual"
-            speaks = surge
+            speaks = True if _used_up(question) else surge
         case Category.BAD_CHANGE:
             against = "a change as a cause, but traffic surged or a callee is slow"
             speaks = None if surge is None else not surge and not facts.slow_callees
@@ -144,6 +148,16 @@ def _facts(hypothesis: Hypothesis, question: Examined, notes: list[str]) -> floa
     if not speaks:
         notes.append(against)
     return 1.0 if speaks else 0.0
+
+
+def _used_up(question: Examined) -> bool:
+    """Whether processor or quota of the service itself are: more traffic need not be the reason."""
+    return any(
+        item.service == question.service
+        and item.sign is Sign.ABNORMAL
+        and item.signal in (Signal.CPU_RATIO, Signal.QUOTA_RATIO)
+        for item in question.read
+    )
 
 
 def _instances(hypothesis: Hypothesis, question: Examined, notes: list[str]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,7 +44,7 @@ class SeverityFacts:
 
     ``error_ratio``: share of the service's requests failing now (0..1). ``latency_ratio``: p99 now over the baseline's.
     ``affected_services`` counts the service and its transitive callers out of ``known_services``. ``financial``: 0..1
-    from the catalogue. ``kinds``: what was seen.
+    from the catalogue. ``kinds``: what was seen. ``certificate_over``: a certificate of the service has ended.
     """
 
     kinds: tuple[AnomalyKind, ...]
@@ -53,6 +54,7 @@ class SeverityFacts:
     affected_services: int
     known_services: int
     financial: float
+    certificate_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +64,21 @@ class SeverityResult:
     severity: Severity
     score: float
     parts: dict[str, float]
+    rule: str = ""
+    """The hard rule that made it worse than its score; empty when the score decided."""
 
     def arithmetic(self) -> str:
-        """``0.30·user_impact 0.40 + … = 0.51``."""
+        """``0.30·user_impact 0.40 + … = 0.51``, and the hard rule where one decided."""
         terms = " + ".join(
             f"{WEIGHTS[name]:.2f}·{name.replace('_', ' ')} {part:.2f}" for name, part in self.parts.items()
         )
-        return f"{terms} = {self.score:.2f}"
+        return f"{terms} = {self.score:.2f}" + (f"; {self.severity} because {self.rule}" if self.rule else "")
 
 
 def classify(facts: SeverityFacts) -> SeverityResult:
-    """Five weighted dimensions; SEV1 from 0.75, SEV2 from 0.55, SEV3 from 0.25, else SEV4.
+    """Five weighted dimensions; SEV1 from 0.75, SEV2 from 0.55, SEV3 from 0.25, else SEV4; then the hard rules.
 
-    Hard rule: a tier 1 service failing at least half of its requests is SEV1.
+    The rules only make it worse: see ``_RULES``.
     """
     latency_impact = min(max(facts.latency_ratio - 1.0, 0.0) / 4.0, 1.0)
     parts = {
@@ -85,7 +89,7 @@ def classify(facts: SeverityFacts) -> SeverityResult:
         "irreversibility": max((_IRREVERSIBLE[kind] for kind in facts.kinds), default=0.0),
     }
     score = sum(WEIGHTS[name] * part for name, part in parts.items())
-    if (facts.tier == 1 and facts.error_ratio >= 0.5) or score >= 0.75:
+    if score >= 0.75:
         severity = Severity.SEV1
     elif score >= 0.55:
         severity = Severity.SEV2
@@ -93,4 +97,16 @@ def classify(facts: SeverityFacts) -> SeverityResult:
         severity = Severity.SEV3
     else:
         severity = Severity.SEV4
+    for worse, why, holds in _RULES:
+        if holds(facts) and worse < severity:
+            return SeverityResult(worse, score, parts, why)
     return SeverityResult(severity, score, parts)
+
+
+_RULES: tuple[tuple[Severity, str, Callable[[SeverityFacts], bool]], ...] = (
+    (Severity.SEV1, "a tier 1 service fails half of its requests", lambda f: f.tier == 1 and f.error_ratio >= 0.5),
+    (Severity.SEV1, "a certificate of a tier 1 service has ended", lambda f: f.tier == 1 and f.certificate_over),
+    (Severity.SEV2, "nearly every request of the service fails", lambda f: f.tier <= 2 and f.error_ratio >= 0.9),
+    (Severity.SEV2, "a certificate of the service has ended", lambda f: f.tier <= 2 and f.certificate_over),
+)
+"""The worst first: severity, why, and when."""

@@ -21,6 +21,7 @@ class TraceKind(StrEnum):
     TOOL_CALL = "tool_call"
     PROMPT = "prompt"
     HYPOTHESIS = "hypothesis"
+    PATH = "path"
     REVIEW = "review"
     CONFIDENCE = "confidence"
     PLANNED = "planned"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-from pipeline.domain.anomaly import Anomaly
+from pipeline.domain.anomaly import Anomaly, AnomalyKind
 from pipeline.domain.approval import Approval
 from pipeline.domain.baseline import BaselineRow
 from pipeline.domain.changes import ChangeEvent
-from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
+from pipeline.domain.diagnosis import Diagnosis, Evidence, Hypothesis, Passage
 from pipeline.domain.execution import Execution, Intent
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import ExecutionId, IncidentId, OutboxId, PlanId, ServiceName, SlackUserId
@@ -23,7 +23,7 @@ from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice
 from pipeline.domain.phase import Phase, TrackRecord
 from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, TargetRef
 from pipeline.domain.severity import SeverityResult
-from pipeline.domain.telemetry import CallEdge, Sample, SeriesKey, SourceFailure
+from pipeline.domain.telemetry import CallEdge, Sample, SeriesKey, Signal, SourceFailure
 from pipeline.domain.topology import DependencyGraph
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry
 from pipeline.domain.verification import Verification
@@ -55,6 +55,25 @@ class SourceHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class CauseKey:
+    """What a diagnosis is kept under for reuse: the same trouble of the same metric of the same service."""
+
+    service: ServiceName
+    kind: AnomalyKind
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class CachedDiagnosis:
+    """A model's answer as it was given for ``incident_id``."""
+
+    incident_id: IncidentId
+    hypothesis: Hypothesis
+    source: str
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class PlanDraft:
     """A plan before the database gave it an id and a revision."""
 
@@ -66,6 +85,8 @@ class PlanDraft:
     approvals_needed: int
     expected_effect: str
     ttl_s: float
+    requested_by: str = ""
+    """Who asked for this revision; empty when the bot proposed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +213,10 @@ class IncidentStore(Protocol):
         evidence: Sequence[Evidence],
         passages: Sequence[Passage],
     ) -> None: ...
+    async def add_evidence(self, incident_id: IncidentId, evidence: Sequence[Evidence]) -> None:
+        """Keeps what was read for a question; an id that is taken stays what it was."""
+        ...
+
     async def save_verification(self, incident_id: IncidentId, verification: Verification) -> None: ...
     async def set_owner(self, incident_id: IncidentId, user: SlackUserId) -> None: ...
     async def mute(self, incident_id: IncidentId, *, for_s: float) -> None: ...
@@ -295,6 +320,10 @@ class ControlStore(Protocol):
         """True once per key, over restarts and replicas."""
         ...
 
+    async def tokens_spent(self, *, within_s: float) -> int:
+        """Tokens that models were sent and wrote in the last ``within_s`` seconds, by the trail."""
+        ...
+
 
 class Outbox(Protocol):
     """Notices, first in first out per incident."""
@@ -327,6 +356,21 @@ class TraceStore(Protocol):
         ...
 
 
+class DiagnosisCache(Protocol):
+    """Models' answers, kept for reuse."""
+
+    async def find(self, key: CauseKey, rests_on: str, *, ttl_s: float) -> CachedDiagnosis | None:
+        """The answer for ``key``, when it is younger than ``ttl_s`` and rests on the same things."""
+        ...
+
+    async def keep(
+        self, key: CauseKey, rests_on: str, incident_id: IncidentId, hypothesis: Hypothesis, source: str
+    ) -> None: ...
+    async def drop(self, incident_id: IncidentId) -> bool:
+        """Forgets what is kept for the causes of an incident, for it proved wrong; True when there was something."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """All stores inside one transaction."""
 
@@ -344,6 +388,8 @@ class UnitOfWork(Protocol):
     def outbox(self) -> Outbox: ...
     @property
     def trace(self) -> TraceStore: ...
+    @property
+    def diagnoses(self) -> DiagnosisCache: ...
 
 
 class Store(Protocol):

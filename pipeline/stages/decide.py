@@ -65,8 +65,10 @@ class Decider:
                 return refusal
             assert plan.target is not None
             assert not isinstance(plan.action, ManualAction)
+            if plan.requested_by == user:
+                refused = "You asked for this plan: somebody else has to approve it."
+                return DecisionResult(DecisionOutcome.SAME_PERSON, refused)
             case = await uow.incidents.case(incident.id)
-            confidence = case.diagnosis.confidence.score if case and case.diagnosis else 0.0
             facts = await read_facts(
                 uow,
                 service=incident.service,
@@ -74,7 +76,7 @@ class Decider:
                 ref=plan.target,
                 generation=plan.generation,
                 observed=observed,
-                confidence=confidence,
+                diagnosis=case.diagnosis if case else None,
                 plan_id=plan.id,
                 started=False,
                 rollback=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,11 +15,9 @@ from executors.guardrails.kill_switch import kill_switch_answer
 from pipeline.domain.approval import DecisionResult
 from pipeline.domain.baseline import Expectation
 from pipeline.domain.catalogue import Catalogue
-from pipeline.domain.diagnosis import Evidence, Hypothesis
-from pipeline.domain.errors import PermanentError, TemporaryError
-from pipeline.domain.facts import Facts
+from pipeline.domain.errors import PermanentError
 from pipeline.domain.guardrail import GuardrailResult
-from pipeline.domain.ids import EvidenceId, IncidentId, PlanId, ServiceName, SlackUserId, incident_label
+from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId, incident_label
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
 from pipeline.domain.phase import RUNNING_PHASES, Criterion, Phase, graduation
@@ -26,13 +25,14 @@ from pipeline.domain.plan import ManualAction, Plan, describe_action, operations
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
-from pipeline.ports.model import Diagnostician, Question
+from pipeline.ports.model import OnText
 from pipeline.ports.store import SYSTEM, CardPlace, KillSwitch, SourceHealth, Store, UnitOfWork
 from pipeline.ports.targets import Targets
 from pipeline.stages.advance import advance, line, record, supersede
+from pipeline.stages.answer import Answerer
 from pipeline.stages.decide import Decider
 from pipeline.stages.detect import Detector
-from pipeline.stages.diagnose import Diagnoser
+from pipeline.stages.diagnose import Authors
 from pipeline.stages.investigate import LOOK_BACK_S, Investigator, describe_dossier
 from pipeline.stages.settings import LoopSettings
 
@@ -74,8 +74,8 @@ class Desk:
         catalogue: Catalogue,
         detector: Detector,
         investigator: Investigator,
-        diagnoser: Diagnoser,
-        author: Diagnostician,
+        authors: Authors,
+        answerer: Answerer,
         decider: Decider,
         clock: Clock,
         settings: LoopSettings,
@@ -88,8 +88,8 @@ class Desk:
         self._catalogue = catalogue
         self._detector = detector
         self._investigator = investigator
-        self._diagnoser = diagnoser
-        self._author = author
+        self._authors = authors
+        self._answerer = answerer
         self._decider = decider
         self._clock = clock
         self._settings = settings
@@ -119,7 +119,7 @@ class Desk:
                 sources=tuple(await uow.telemetry.health()),
                 outbox=await uow.outbox.counts(),
                 fallbacks=self._fallbacks,
-                diagnostician=self._author.name,
+                diagnostician=self._authors.author.name,
                 series_watched=len(bank),
             )
 
@@ -223,24 +223,31 @@ class Desk:
             )
         return "Nothing is running or waiting here; nothing will be changed."
 
-    async def ask(self, incident_id: IncidentId, question: str, user: SlackUserId) -> str:
-        """Answers from the incident's own evidence; changes nothing."""
+    async def ask(
+        self,
+        incident_id: IncidentId,
+        question: str,
+        user: SlackUserId,
+        *,
+        may_propose: bool,
+        on_text: OnText | None = None,
+    ) -> str:
+        """Answers from evidence and read-only tools; it may put another plan on the card, and changes nothing."""
         case = await self.case(incident_id)
         if case is None:
             return "This incident is not known here."
-        asked = stored_question(case) or await self._diagnoser.question(case, await self._detector.bank())
-        try:
-            answer = await self._author.reply(asked, question)
-        except (TemporaryError, PermanentError) as error:
-            answer = f"{self._author.name} gave no answer: {error}"
-        entry = TraceEntry(
-            TraceKind.QUESTION,
-            f"{user} asked: {question[:200]}",
-            {"user": user, "question": question, "answer": answer},
-        )
-        async with self._store.begin() as uow:
-            await record(uow, incident_id, entries=[entry], redraw=False)
-        return answer
+        bank = await self._detector.bank()
+        return await self._answerer.about(case, question, user, bank, may_propose=may_propose, on_text=on_text)
+
+    async def services_named(self, text: str) -> tuple[ServiceName, ...]:
+        """The known services whose names stand in ``text``, in the order they stand there."""
+        words = re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", text.lower())
+        known = {service.lower(): service for service in await self._known_services()}
+        return tuple(dict.fromkeys(known[word] for word in words if word in known))
+
+    async def ask_about(self, service: ServiceName, question: str, user: SlackUserId) -> str:
+        """Answers a question about a service that has no incident."""
+        return await self._answerer.at_large(service, question, user, await self._detector.bank())
 
     async def investigate(self, service: str, user: SlackUserId, *, since_s: float = LOOK_BACK_S) -> str:
         """Evidence on a service over the last ``since_s`` seconds; opens no incident."""
@@ -260,6 +267,19 @@ class Desk:
             entry = TraceEntry(TraceKind.FEEDBACK, f"{word}, says {user}", {"user": user, "helpful": helpful})
             await record(uow, incident_id, entries=[entry], redraw=False)
         return f"Noted: {word}. Thank you."
+
+    async def wrong_cause(self, incident_id: IncidentId, user: SlackUserId) -> str:
+        """Somebody knows better: the answer is not used again, and a plan made from it is taken off the table."""
+        async with self._store.begin() as uow:
+            dropped = await uow.diagnoses.drop(incident_id)
+            entry = TraceEntry(TraceKind.FEEDBACK, f"wrong cause, says {user}", {"user": user, "dropped": dropped})
+            said = line(f"✋ <@{user}> says that the cause is wrong: this diagnosis is not used again.")
+            await record(uow, incident_id, entries=[entry], notices=[said])
+            case = await uow.incidents.case(incident_id)
+        waits = case is not None and case.plan is not None and case.plan.state is PlanState.PROPOSED
+        if waits and case is not None and case.incident.state is IncidentState.AWAITING_DECISION:
+            return await self._move(incident_id, IncidentState.ESCALATED, user, f"wrong cause, says <@{user}>")
+        return "Noted: this diagnosis is not used again. Thank you."
 
     async def dry_run(self, incident_id: IncidentId) -> str:
         """What the plan would send to the target, and what the guardrails say this moment, without sending it."""
@@ -282,7 +302,7 @@ class Desk:
                 ref=plan.target,
                 generation=plan.generation,
                 observed=observed,
-                confidence=case.diagnosis.confidence.score if case.diagnosis else 0.0,
+                diagnosis=case.diagnosis,
                 plan_id=plan.id,
                 started=case.execution is not None and case.execution.physical_changes > 0,
                 rollback=False,
@@ -390,40 +410,3 @@ class Desk:
 
 def _ordered(what: str, user: SlackUserId) -> TraceEntry:
     return TraceEntry(TraceKind.NOTE, f"{what} by {user}", {"user": user})
-
-
-def stored_question(case: Case) -> Question | None:
-    """The case as it was recorded, decision, action and verification included; None before its diagnosis."""
-    diagnosis = case.diagnosis
-    if diagnosis is None:
-        return None
-    known = Hypothesis(
-        category=diagnosis.category,
-        root_cause=diagnosis.root_cause,
-        suspect_instances=diagnosis.suspect_instances,
-        claims=diagnosis.claims,
-        certainty=diagnosis.confidence.score,
-    )
-    anomalies = [item.anomaly for item in case.anomalies]
-    evidence = (*case.evidence, *_records(case))
-    return Question(case.incident.service, anomalies, evidence, case.passages, Facts(), known)
-
-
-def _records(case: Case) -> list[Evidence]:
-    """What was decided and done, as facts that can be cited like the others."""
-    said: list[tuple[str, str]] = []
-    if case.plan is not None:
-        said.append(("P1", f"the plan is {describe_action(case.plan.action)}, {case.plan.state.value}"))
-    said += [
-        (f"D{number}", f"{approval.decision} decided by <@{approval.user_id}> at {approval.at:%H:%M:%S} UTC")
-        for number, approval in enumerate(case.approvals, start=1)
-    ]
-    if case.execution is not None:
-        changes = f"{case.execution.physical_changes} changes made"
-        said.append(("X1", f"the action was run: {case.execution.state.value.replace('_', ' ')}, {changes}"))
-    if case.verification is not None:
-        verdict = case.verification.verdict.value.replace("_", " ")
-        told = f"did the action help? verification says {verdict}: {case.verification.sentence()}"
-        said.append(("V1", f"{told}; {case.verification.reason}"))
-    since, until = case.incident.opened_at, case.read_at
-    return [Evidence(EvidenceId(name), "target", text, "the incident's trail", since, until) for name, text in said]

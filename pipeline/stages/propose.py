@@ -9,7 +9,7 @@ from executors.guardrails.gate import decide
 from executors.guardrails.inputs import read_facts
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.confidence import PROPOSE_FROM
-from pipeline.domain.diagnosis import Diagnosis, Passage
+from pipeline.domain.diagnosis import Category, Conclusion, Diagnosis, Evidence, Passage
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.incident import Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
@@ -40,6 +40,7 @@ class Proposer:
         incident: Incident,
         diagnosis: Diagnosis,
         dossier: Dossier,
+        evidence: Sequence[Evidence],
         passages: Sequence[Passage],
         entries: Sequence[TraceEntry],
     ) -> None:
@@ -48,13 +49,14 @@ class Proposer:
         Nothing is stored when the incident was closed or folded meanwhile: no plan may wait for one that is over.
         """
         with suppress(_Moved):
-            await self._record(incident, diagnosis, dossier, passages, entries)
+            await self._record(incident, diagnosis, dossier, evidence, passages, entries)
 
     async def _record(
         self,
         incident: Incident,
         diagnosis: Diagnosis,
         dossier: Dossier,
+        evidence: Sequence[Evidence],
         passages: Sequence[Passage],
         entries: Sequence[TraceEntry],
     ) -> None:
@@ -68,12 +70,12 @@ class Proposer:
                 generation=dossier.target.generation if dossier.target else "",
                 replicas_before=dossier.target.replicas if dossier.target else 0,
                 approvals_needed=self.approvals_needed(incident),
-                expected_effect=_expected_effect(action),
+                expected_effect=expected_effect(action),
                 ttl_s=self._settings.approval_ttl_s,
             )
             plan = await uow.plans.propose(draft, guardrails)
-            await uow.incidents.save_diagnosis(incident.id, diagnosis, dossier.evidence, passages)
-            entries = [*entries, *_planned(plan, guardrails)]
+            await uow.incidents.save_diagnosis(incident.id, diagnosis, evidence, passages)
+            entries = [*entries, *planned(plan, guardrails)]
             why_not = await self._why_not_offered(uow, diagnosis, action, guardrails)
             if why_not:
                 await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.BLOCKED)
@@ -110,7 +112,7 @@ class Proposer:
             ref=dossier.target.ref,
             generation=dossier.target.generation,
             observed=dossier.target,
-            confidence=diagnosis.confidence.score,
+            diagnosis=diagnosis,
             plan_id=None,
             started=False,
             rollback=False,
@@ -124,6 +126,12 @@ class Proposer:
         action: RestartAction | ScaleAction | ManualAction,
         guardrails: GuardrailResult,
     ) -> str:
+        if diagnosis.conclusion is Conclusion.HEALTHY:
+            return "healthy now: every series is back inside its bounds, nothing is to be done"
+        if diagnosis.conclusion is Conclusion.INSUFFICIENT_EVIDENCE:
+            return f"insufficient evidence: {_missing(diagnosis)}"
+        if diagnosis.category is not Category.UNKNOWN and not diagnosis.path.holds:
+            return f"no checked causal path ({diagnosis.path.why_not()}): nothing is proposed"
         if isinstance(action, ManualAction):
             return f"to be done by hand: {action.why_manual}"
         if (await uow.control.phase() or Phase.SHADOW) is Phase.SHADOW:
@@ -135,7 +143,12 @@ class Proposer:
         return ""
 
 
-def _planned(plan: Plan, guardrails: GuardrailResult) -> list[TraceEntry]:
+def _missing(diagnosis: Diagnosis) -> str:
+    return f"missing: {'; '.join(diagnosis.missing)}" if diagnosis.missing else "no cause is singled out"
+
+
+def planned(plan: Plan, guardrails: GuardrailResult) -> list[TraceEntry]:
+    """The plan and what the guardrails say of it, for the trail."""
     entries = [
         TraceEntry(
             TraceKind.PLANNED,
@@ -146,6 +159,7 @@ def _planned(plan: Plan, guardrails: GuardrailResult) -> list[TraceEntry]:
                 "action": plan.action.model_dump(mode="json"),
                 "target": plan.target.model_dump(mode="json") if plan.target else None,
                 "generation": plan.generation,
+                "requested_by": plan.requested_by,
             },
         )
     ]
@@ -167,7 +181,8 @@ def guardrail_entry(when: str, result: GuardrailResult) -> TraceEntry:
     )
 
 
-def _expected_effect(action: RestartAction | ScaleAction | ManualAction) -> str:
+def expected_effect(action: RestartAction | ScaleAction | ManualAction) -> str:
+    """What the action should bring, for the card."""
     if isinstance(action, RestartAction):
         return "memory falls back to its baseline; the other replicas carry the traffic meanwhile"
     if isinstance(action, ScaleAction):

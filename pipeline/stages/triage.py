@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.domain.anomaly import Anomaly
+from pipeline.domain.anomaly import Anomaly, AnomalyKind
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.ids import ServiceName
@@ -41,5 +41,6 @@ def triage(
             affected_services=len(callers) + 1,
             known_services=len(catalogue.known(seen)),
             financial=entry.financial,
+            certificate_over=any(one.kind is AnomalyKind.CERTIFICATE_EXPIRY and one.value <= 0 for one in anomalies),
         )
     )

@@ -78,7 +78,10 @@ class Verifier:
             },
         )
         to, outcome = await self._next(uow, case, verification)
-        await advance(uow, case.incident, to, outcome=outcome, entries=[entry], notices=_PARTS)
+        entries = [entry]
+        if verification.verdict is Verdict.NOT_RECOVERED and await uow.diagnoses.drop(case.incident.id):
+            entries.append(TraceEntry(TraceKind.NOTE, "the diagnosis is not used again: acting on it did not help", {}))
+        await advance(uow, case.incident, to, outcome=outcome, entries=entries, notices=_PARTS)
 
     async def _next(self, uow: UnitOfWork, case: Case, verification: Verification) -> tuple[IncidentState, str]:
         said = verification.sentence()

@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pipeline.domain.activity import ActivityReading
-from pipeline.domain.diagnosis import EvidenceKind
+from pipeline.domain.detection.templates import TemplateMiner
+from pipeline.domain.detection.templates_masks import redacted
+from pipeline.domain.diagnosis import Evidence, Sign
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.spans import Trace, TraceReading
-from pipeline.domain.telemetry import SourceFailure, Unit, format_value
+from pipeline.domain.logs import LogLine, LogReading
+from pipeline.domain.spans import TraceReading
+from pipeline.domain.telemetry import SourceFailure
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.activity import ActivitySource
+from pipeline.ports.logs import LogsSource
 from pipeline.ports.traces import TracesSource
 from pipeline.stages.asking import ask
+from pipeline.stages.findings import Window, of_activity, of_trace
 
 SOURCE_DEADLINE_S = 20.0
 """For one witness: the diagnosis waits for all, and each is one or two requests of ten seconds at most."""
 TRACES = 3
 ACTIVITIES = 5
+LOG_LINES = 1000
+LOG_TEMPLATES = 8
+LINES_KEPT = 5
+LINE_CHARS = 300
+KILLED = re.compile(r"\bOOM[- ]?Kill|\bout of memory: kill|\bmemory cgroup out of memory|\bcode 137\b", re.I)
+"""What Kubernetes and the kernel write when a process was ended for its memory."""
+EVENT = re.compile(r"^(?:OOMKilled|BackOff|Unhealthy|Evicted|FailedScheduling|FailedMount|NodeNotReady|Error): ")
+"""How a cluster's own words begin among the log lines."""
 _Reading = TypeVar("_Reading")
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One fact a witness gave, with the question that brought it up."""
-
-    kind: EvidenceKind
-    statement: str
-    query: str
-    subject: str
 
 
 @dataclass(frozen=True, slots=True)
 class Testimony:
     """What was said, what could not be asked (``blind``), and each question with its latency."""
 
-    items: tuple[Statement, ...] = ()
+    items: tuple[Evidence, ...] = ()
     blind: tuple[str, ...] = ()
     entries: tuple[TraceEntry, ...] = ()
 
@@ -48,41 +52,114 @@ class Testimony:
 class Witnesses:
     """Reads; a provider that is down is named and costs nothing else."""
 
-    def __init__(self, traces: Sequence[TracesSource], activity: Sequence[ActivitySource]) -> None:
+    def __init__(
+        self, traces: Sequence[TracesSource], activity: Sequence[ActivitySource], logs: Sequence[LogsSource] = ()
+    ) -> None:
         self._traces = traces
         self._activity = activity
+        self._logs = logs
 
-    async def hear(self, service: ServiceName, since: datetime, until: datetime) -> Testimony:
-        """All providers side by side, about the window."""
-        parts = await asyncio.gather(
-            *(self._slow_requests(source, service, since, until) for source in self._traces),
-            *(self._kernel(source, service, since, until) for source in self._activity),
-        )
-        return Testimony(
-            tuple(item for part in parts for item in part.items),
-            tuple(line for part in parts for line in part.blind),
-            tuple(entry for part in parts for entry in part.entries),
-        )
+    async def hear(self, service: ServiceName, window: Window) -> Testimony:
+        """The slowest traces and the kernel, all providers side by side."""
+        return _together(await asyncio.gather(self.traces(service, window), self.activity(service, window)))
 
-    async def _slow_requests(
-        self, source: TracesSource, service: ServiceName, since: datetime, until: datetime
-    ) -> Testimony:
-        asking = ask(source.name, source.search(service, since, until, limit=TRACES), TraceReading, SOURCE_DEADLINE_S)
+    async def traces(self, service: ServiceName, window: Window, *, errors_only: bool = False) -> Testimony:
+        """The slowest traces through the service, those with errors alone where that is asked for."""
+        parts = (self._traced(source, service, window, errors_only) for source in self._traces)
+        return _together(await asyncio.gather(*parts))
+
+    async def activity(self, service: ServiceName, window: Window) -> Testimony:
+        """What the kernel counted."""
+        return _together(await asyncio.gather(*(self._kernel(one, service, window) for one in self._activity)))
+
+    async def logs(self, service: ServiceName, text: str, window: Window) -> Testimony:
+        """Lines that contain ``text``, by pattern, the most frequent first."""
+        return _together(await asyncio.gather(*(self._lines(one, service, text, window) for one in self._logs)))
+
+    async def events(self, service: ServiceName, window: Window) -> Testimony:
+        """What a cluster said of the service's pods: kills, restarts, failed probes."""
+        parts = [self._lines(one, service, text, window, EVENT) for one in self._logs for text in ("", "OOM")]
+        heard = _together(await asyncio.gather(*parts))
+        return replace(heard, items=tuple({item.statement: item for item in heard.items}.values()))
+
+    async def _traced(self, source: TracesSource, service: ServiceName, window: Window, errors_only: bool) -> Testimony:
+        search = source.search(service, window.since, window.until, limit=TRACES, errors_only=errors_only)
+        asking = ask(source.name, search, TraceReading, SOURCE_DEADLINE_S)
         reading, entry = await _timed(f"{source.name} traces", service, asking)
-        query = f"{source.name}: the slowest traces through {service}"
-        items = tuple(Statement("trace", _in_words(trace), query, service) for trace in reading.traces if trace.spans)
+        query = f"{source.name}: the slowest {'failed ' if errors_only else ''}traces through {service}"
+        items = tuple(of_trace(trace, service, query, window) for trace in reading.traces if trace.spans)
         return Testimony(items, _blind(reading.failures), (entry,))
 
-    async def _kernel(
-        self, source: ActivitySource, service: ServiceName, since: datetime, until: datetime
-    ) -> Testimony:
-        asking = ask(source.name, source.activity(service, since, until), ActivityReading, SOURCE_DEADLINE_S)
-        reading, entry = await _timed(f"{source.name} activity", service, asking)
-        items = tuple(
-            Statement("activity", f"{one.instance or service}: {one.statement}", f"{source.name} {one.kind}", service)
-            for one in reading.activities[:ACTIVITIES]
+    async def _kernel(self, source: ActivitySource, service: ServiceName, window: Window) -> Testimony:
+        asking = ask(
+            source.name, source.activity(service, window.since, window.until), ActivityReading, SOURCE_DEADLINE_S
         )
+        reading, entry = await _timed(f"{source.name} activity", service, asking)
+        items = tuple(_judged(of_activity(one, source.name, window)) for one in reading.activities[:ACTIVITIES])
         return Testimony(items, _blind(reading.failures), (entry,))
+
+    async def _lines(
+        self, source: LogsSource, service: ServiceName, text: str, window: Window, wanted: re.Pattern[str] | None = None
+    ) -> Testimony:
+        search = source.search(service, text, window.since, window.until, limit=LOG_LINES)
+        asking = ask(source.name, search, LogReading, SOURCE_DEADLINE_S)
+        reading, entry = await _timed(f"{source.name} logs", service, asking)
+        if wanted is not None:
+            reading = replace(reading, lines=tuple(line for line in reading.lines if wanted.match(line.text)))
+        query = f"{source.name}: {'events' if wanted else 'lines'} of {service}" + (f" with “{text}”" if text else "")
+        return Testimony(log_facts(reading, service, query, window), _blind(reading.failures), (entry,))
+
+
+def log_facts(reading: LogReading, service: ServiceName, query: str, window: Window) -> tuple[Evidence, ...]:
+    """The lines of a reading by template, the most frequent first, with the first lines as they stand.
+
+    A line is context: what is unusual in logs is judged by detection, over all lines and time. Only the record of a
+    process that was killed for its memory is an event.
+    """
+    miner, groups = TemplateMiner(max_templates=LOG_LINES), OrderedDict[int, list[LogLine]]()
+    for line in reading.lines:
+        groups.setdefault(miner.add(line.text).id, []).append(line)
+    merged = OrderedDict[int, list[LogLine]]()
+    for number, lines in groups.items():
+        merged.setdefault(miner.current(number), []).extend(lines)
+    often = sorted(merged.items(), key=lambda item: (not KILLED.search(item[1][0].text), -len(item[1])))[:LOG_TEMPLATES]
+    least = "at least " if reading.truncated else ""
+    facts = []
+    for number, lines in often:
+        lines.sort(key=lambda line: line.at)
+        first, count = lines[0], len(lines)
+        said = (
+            f"logs of {service}: {least}{count} line{'s' if count != 1 else ''} from {first.at:%H:%M:%S} to"
+            f" {lines[-1].at:%H:%M:%S} UTC, such as “{redacted(first.text, LINE_CHARS)}”"
+        )
+        kept: list[JsonValue] = [
+            f"{line.at.isoformat(timespec='seconds')} {line.instance} {redacted(line.text, LINE_CHARS)}"
+            for line in lines[:LINES_KEPT]
+        ]
+        snapshot: dict[str, JsonValue] = {
+            "template": (miner.template(number) or "")[:500],
+            "count": count,
+            "lines": kept,
+        }
+        fact = window.fact("log", said, query, first.instance or service, service)
+        facts.append(_judged(replace(fact, began=first.at, value=float(count), snapshot=snapshot)))
+    return tuple(facts)
+
+
+def _judged(fact: Evidence) -> Evidence:
+    """An event where it tells of a process killed for its memory."""
+    if not KILLED.search(fact.statement):
+        return fact
+    return replace(fact, sign=Sign.HAPPENED, began=fact.began or fact.window_to)
+
+
+def _together(parts: Iterable[Testimony]) -> Testimony:
+    heard = list(parts)
+    return Testimony(
+        tuple(item for part in heard for item in part.items),
+        tuple(line for part in heard for line in part.blind),
+        tuple(entry for part in heard for entry in part.entries),
+    )
 
 
 async def _timed(tool: str, about: str, asking: Awaitable[_Reading]) -> tuple[_Reading, TraceEntry]:
@@ -95,16 +172,3 @@ async def _timed(tool: str, about: str, asking: Awaitable[_Reading]) -> tuple[_R
 
 def _blind(failures: Iterable[SourceFailure]) -> tuple[str, ...]:
     return tuple(f"{failure.source} gave nothing: {failure.reason}" for failure in failures)
-
-
-def _in_words(trace: Trace) -> str:
-    """``trace 4bf92f35 took 2.1 s; most of it in payments POST /charge (1.9 s, failed)``."""
-    root = trace.spans[0]
-    said = f"trace {trace.trace_id[:16]} took {format_value(root.duration_s, Unit.SECONDS)}"
-    most = trace.slowest_self
-    if most is not None and most is not root:
-        failed = ", failed" if most.error else ""
-        spent = format_value(most.duration_s, Unit.SECONDS)
-        said += f"; most of it in {most.service} {most.operation} ({spent}{failed})"
-    failed_in = sorted({span.service for span in trace.spans if span.error})
-    return f"{said}; failed in {', '.join(failed_in)}" if failed_in else said

@@ -161,6 +161,14 @@ async def test_first_start_makes_a_private_safe_cluster_and_the_next_keeps_port_
         assert await run(again, "SELECT x FROM kept") == 7
 
 
+async def test_a_command_finds_the_server_that_another_process_supervises(made: Path) -> None:
+    assert EmbeddedPostgres(made).url_beside() is None
+    async with running(made) as (_, dsn):
+        beside = await asyncio.to_thread(EmbeddedPostgres(made).url_beside)
+        assert beside == dsn
+    assert EmbeddedPostgres(made).url_beside() is None
+
+
 async def test_kill_9_of_the_server_is_recovered_with_every_committed_row(made: Path) -> None:
     async with running(made) as (server, dsn):
         # A backend that never looks up keeps the old shared memory in use: it must not delay the restart.

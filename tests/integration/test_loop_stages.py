@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,17 @@ from pipeline.domain.catalogue import Catalogue, Service
 from pipeline.domain.changes import ChangeEvent, ChangeKind
 from pipeline.domain.detection.logs import LogDetector
 from pipeline.domain.detection.rules_trends import Trends
-from pipeline.domain.diagnosis import Category, Hypothesis, Passage
+from pipeline.domain.diagnosis import (
+    Category,
+    Citation,
+    Claim,
+    Conclusion,
+    Hypothesis,
+    Opinion,
+    Passage,
+    PathStep,
+    Sign,
+)
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.incident import Case
@@ -29,17 +40,18 @@ from pipeline.domain.phase import Phase
 from pipeline.domain.plan import ManualAction, RestartAction
 from pipeline.domain.spans import SpanSummary, Trace, TraceReading
 from pipeline.domain.telemetry import CallEdge, Reading, Sample, SeriesKey, Signal, SourceFailure
-from pipeline.domain.trace import TraceKind
+from pipeline.domain.trace import JsonValue, TraceKind
 from pipeline.ports.clock import SystemClock
-from pipeline.ports.knowledge import Knowledge
+from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery
 from pipeline.ports.metrics import MetricsSource
-from pipeline.ports.model import Answer, Diagnostician, Question
+from pipeline.ports.model import Answer, Diagnostician, Question, Reviewer
 from pipeline.stages.correlate import Correlator
 from pipeline.stages.detect import Detector
-from pipeline.stages.diagnose import Diagnoser
+from pipeline.stages.diagnose import Authors, Diagnoser
 from pipeline.stages.investigate import Investigator
 from pipeline.stages.observe import Observer, Sources
 from pipeline.stages.propose import Proposer
+from pipeline.stages.reads import Ports
 from pipeline.stages.settings import LoopSettings
 from pipeline.stages.witnesses import Witnesses
 from tests.contract.targets.places import KubePlace
@@ -74,17 +86,17 @@ class Shelf(Knowledge):
     def __init__(self, trouble: Exception | None = None) -> None:
         self._trouble = trouble
 
-    async def search(self, query: str, *, limit: int) -> Sequence[Passage]:
+    async def search(self, query: KnowledgeQuery, *, limit: int) -> Found:
         if self._trouble is not None:
             raise self._trouble
-        return [Passage("memory.md", "Memory leak", "Restart the replica.", 0.8, "vector")]
+        return Found((Passage("memory.md", "Memory leak", "Restart the replica.", 0.9, "hybrid"),))
 
 
 class Author(RulesDiagnostician):
     """A model that answers as told, or not at all."""
 
     def __init__(self, *, error: Exception | None = None, pause_s: float = 0.0, says: Hypothesis | None = None) -> None:
-        self._error, self._pause_s, self._says = error, pause_s, says
+        self._error, self._pause_s, self._says, self.asked = error, pause_s, says, 0
 
     @property
     def name(self) -> str:
@@ -94,8 +106,10 @@ class Author(RulesDiagnostician):
         await asyncio.sleep(self._pause_s)
         if self._error is not None:
             raise self._error
-        assert self._says is not None
-        return Answer(self._says, self.name, {"prompt": "…"})
+        self.asked += 1
+        hypothesis = self._says or (await super().diagnose(question)).hypothesis
+        usage: dict[str, JsonValue] = {"input_tokens": 900, "output_tokens": 100}
+        return Answer(hypothesis, self.name, {"prompt": "…", "usage": usage}, {item.id: item.statement for item in question.read})
 
 
 class Loop:
@@ -127,19 +141,31 @@ class Loop:
             result = await self.detector.run(self.now, reload=False)
             await self.correlator.run(result, await self.detector.bank(), self.now)
 
-    def diagnoser(self, author: Diagnostician | None = None, shelf: Knowledge | None = None) -> Diagnoser:
-        settings = LoopSettings(detection=DETECTION, model_deadline_s=0.5)
-        rules = RulesDiagnostician()
-        investigator = Investigator(self.store, self.targets, self.catalogue, DETECTION, self.witnesses)
-        proposer = Proposer(self.store, self.catalogue, settings)
+    def diagnoser(
+        self,
+        author: Diagnostician | None = None,
+        shelf: Knowledge | None = None,
+        reviewer: Reviewer | None = None,
+        **settings: Any,
+    ) -> Diagnoser:
+        chosen = LoopSettings(detection=DETECTION, model_deadline_s=2.0, review_deadline_s=2.0, **settings)
+        rules, knowledge = RulesDiagnostician(), shelf or Shelf()
+        ports = Ports(self.store, self.targets, self.catalogue, self.witnesses, knowledge)
         return Diagnoser(
-            self.store, investigator, shelf or Shelf(), author or rules, rules, proposer, SystemClock(), settings
+            self.store,
+            Investigator(ports, DETECTION),
+            knowledge,
+            Authors(author or rules, rules, reviewer),
+            Proposer(self.store, self.catalogue, chosen),
+            self.catalogue,
+            SystemClock(),
+            chosen,
         )
 
-    async def diagnosed(self, author: Diagnostician | None = None, shelf: Knowledge | None = None) -> Case:
+    async def diagnosed(self, author: Diagnostician | None = None, shelf: Knowledge | None = None, **more: Any) -> Case:
         async with self.store.begin() as uow:
             (incident,) = await uow.incidents.open()
-        await self.diagnoser(author, shelf).run(incident, await self.detector.bank())
+        await self.diagnoser(author, shelf, **more).run(incident, await self.detector.bank())
         return await self.case()
 
     async def case(self) -> Case:
@@ -295,14 +321,14 @@ async def test_changes_log_patterns_and_traces_are_evidence(loop: Loop) -> None:
         await uow.telemetry.save_log_patterns([pattern])
     await loop.ticks(10, leaking(loop))
     case = await loop.diagnosed()
-    said = {item.kind: item.statement for item in case.evidence}
+    said = {item.kind: item.statement for item in reversed(case.evidence)}
     assert said["change"] == f"checkout: {change.describe()}"
     assert said["ranking"].startswith("root cause ranking: 1. checkout (")
     assert said["log"] == f"logs of checkout: {pattern.describe()}"
     assert said["trace"] == (
         "trace 4bf92f3577b34da6 took 2.1 s; most of it in checkout POST /pay (1.9 s, failed); failed in checkout"
     )
-    assert not any("search" in item.statement for item in case.evidence)
+    assert [item.service for item in case.evidence if item.kind == "change"] == [CHECKOUT, "search"], "its own first"
 
 
 async def test_what_could_not_be_asked_is_told_with_the_diagnosis(loop: Loop) -> None:
@@ -335,6 +361,7 @@ async def test_the_rules_engine_proposes_the_restart_of_the_leaking_replica(loop
         TraceKind.RETRIEVED,
         TraceKind.PROMPT,
         TraceKind.HYPOTHESIS,
+        TraceKind.PATH,
         TraceKind.REVIEW,
         TraceKind.CONFIDENCE,
         TraceKind.PLANNED,
@@ -361,7 +388,9 @@ async def test_a_model_that_fails_is_named_and_the_rules_answer(loop: Loop, auth
 
 async def test_a_model_that_is_not_sure_proposes_nothing(loop: Loop) -> None:
     await loop.ticks(10, leaking(loop))
-    unsure = Hypothesis(category=Category.MEMORY, root_cause="perhaps a leak", claims=(), certainty=0.2)
+    unsure = Hypothesis(
+        conclusion=Conclusion.CAUSE, category=Category.MEMORY, root_cause="perhaps a leak", claims=(), certainty=0.2
+    )
     case = await loop.diagnosed(Author(says=unsure))
     assert case.incident.state is IncidentState.ESCALATED
     assert case.plan is not None
@@ -392,3 +421,161 @@ async def test_no_runbooks_lower_the_confidence_and_are_named(loop: Loop) -> Non
     assert case.diagnosis is not None
     assert case.diagnosis.confidence.retrieval == 0.0
     assert any("no runbooks: database away" in note for note in case.diagnosis.notes)
+
+
+class Second:
+    """A second model with an opinion, or without."""
+
+    name = "another-model"
+
+    def __init__(self, score: float = 1.0, error: Exception | None = None) -> None:
+        self._score, self._error, self.asked = score, error, 0
+
+    async def review(self, question: Question, hypothesis: Hypothesis) -> tuple[Opinion, dict[str, JsonValue]]:
+        self.asked += 1
+        if self._error is not None:
+            raise self._error
+        return Opinion(self.name, self._score, ("the growth may be a cache",)), {"prompt": "judge"}
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("mode", "score", "counted"), [("both", 0.3, 0.3), ("llm_cross_check", 0.4, 0.4), ("rule_based", 0.1, None)]
+)
+async def test_a_second_opinion_can_only_lower_the_confidence(
+    loop: Loop, mode: str, score: float, counted: float | None
+) -> None:
+    await loop.ticks(10, leaking(loop))
+    second = Second(score)
+    case = await loop.diagnosed(Author(), reviewer=second, review=mode)
+    assert case.diagnosis is not None
+    assert second.asked == (mode != "rule_based")
+    if counted is not None:
+        assert case.diagnosis.confidence.reviewer == counted
+        assert "another-model" in {one.reviewer for one in case.diagnosis.opinions}
+
+
+async def test_a_reviewer_that_fails_is_named_and_the_rules_review(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed(Author(), reviewer=Second(error=TemporaryError("overloaded")), review="llm_cross_check")
+    assert case.diagnosis is not None
+    assert [one.reviewer for one in case.diagnosis.opinions] == ["rules"]
+    assert any("another-model gave no second opinion: overloaded" in note for note in case.diagnosis.notes)
+
+
+async def test_a_models_answer_is_used_again_for_the_same_trouble_until_it_proves_wrong(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    author = Author()
+    first = await loop.diagnosed(author)
+    assert first.diagnosis is not None
+    assert (author.asked, first.diagnosis.cached_from) == (1, "")
+    await loop.ticks(10, healthy(loop))
+    await loop.ticks(10, leaking(loop))
+    again = await loop.diagnosed(author)
+    assert again.diagnosis is not None
+    assert again.incident.id != first.incident.id
+    assert (author.asked, again.diagnosis.cached_from) == (1, f"INC-{first.incident.id}")
+    assert again.diagnosis.path.holds
+    assert any("evidence and path are of now" in note for note in again.diagnosis.notes)
+    async with loop.store.begin() as uow:
+        assert await uow.diagnoses.drop(again.incident.id)
+    await loop.ticks(10, healthy(loop))
+    await loop.ticks(10, leaking(loop))
+    third = await loop.diagnosed(author)
+    assert third.diagnosis is not None
+    assert (author.asked, third.diagnosis.cached_from) == (2, "")
+
+
+async def test_an_old_answer_is_not_used_again(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    author = Author()
+    await loop.diagnosed(author)
+    await loop.ticks(10, healthy(loop))
+    await loop.ticks(10, leaking(loop))
+    await loop.diagnosed(author, cache_ttl_s=1e-6)
+    assert author.asked == 2
+
+
+async def test_the_tokens_of_a_day_are_a_limit(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    author = Author()
+    await loop.diagnosed(author)
+    await loop.ticks(10, healthy(loop))
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed(author, cache_ttl_s=1e-6, tokens_day=1000)
+    assert author.asked == 1
+    assert case.diagnosis is not None
+    assert case.diagnosis.source == "rules"
+    assert any("1000 tokens of 24 hours" in note for note in case.diagnosis.notes)
+
+
+async def test_the_rules_view_is_on_the_card_while_a_model_reads(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    seen: list[Case] = []
+
+    class Slow(Author):
+        async def diagnose(self, question: Question) -> Answer:
+            seen.append(await loop.case())
+            return await super().diagnose(question)
+
+    await loop.diagnosed(Slow())
+    (meanwhile,) = seen
+    assert meanwhile.incident.state is IncidentState.DIAGNOSING
+    assert meanwhile.diagnosis is not None
+    assert (meanwhile.diagnosis.category, meanwhile.diagnosis.source) == (Category.MEMORY, "rules")
+    assert any("some-model is still reading" in note for note in meanwhile.diagnosis.notes)
+    assert meanwhile.plan is None
+
+
+def said(conclusion: Conclusion, category: Category, *path: PathStep, cites: str = "E1", quote: str = "") -> Hypothesis:
+    claim = Claim(text="It is so.", evidence=(Citation(id=cites, quote=quote),))
+    return Hypothesis(
+        conclusion=conclusion,
+        category=category,
+        root_cause="It is so.",
+        suspect_instances=(),
+        claims=(claim,),
+        path=path,
+        certainty=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (said(Conclusion.CAUSE, Category.MEMORY, cites="E1"), "no checked causal path"),
+        (
+            said(
+                Conclusion.CAUSE,
+                Category.MEMORY,
+                PathStep(what="a leak", service="payments", evidence=("E1",)),
+                PathStep(what="the breach", service="checkout", evidence=("E1",)),
+            ),
+            "not about payments",
+        ),
+        (said(Conclusion.HEALTHY, Category.UNKNOWN), "insufficient evidence"),
+        (said(Conclusion.INSUFFICIENT_EVIDENCE, Category.MEMORY), "insufficient evidence"),
+    ],
+)
+async def test_whatever_a_model_says_nothing_is_offered_without_a_checked_path(
+    loop: Loop, says: Hypothesis, why: str
+) -> None:
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed(Author(says=says))
+    assert case.incident.state is IncidentState.ESCALATED
+    assert why in case.incident.outcome
+    assert case.diagnosis is not None
+    assert not case.diagnosis.path.holds
+    assert case.plan is None or case.plan.state is PlanState.BLOCKED
+
+
+async def test_evidence_keeps_what_was_read_and_what_code_judged_of_it(loop: Loop) -> None:
+    await loop.ticks(10, leaking(loop))
+    case = await loop.diagnosed()
+    stored = {item.kind: item for item in case.evidence}
+    breach = stored["anomaly"]
+    assert (breach.service, breach.signal, breach.sign) == (CHECKOUT, Signal.MEMORY_RATIO, Sign.ABNORMAL)
+    assert breach.began is not None
+    assert all(item.snapshot for item in case.evidence if item.kind == "metric")

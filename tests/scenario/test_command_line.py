@@ -40,7 +40,7 @@ def sre_bot(*arguments: str, cwd: Path, **environ: str) -> tuple[int, str]:
         (["run"], {}, "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL: needed"),
         (["run"], {**SLACK, **SOURCE, "DATABASE_URL": AWAY, "REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1/sre"),
         (["run"], SLACK, "PROMETHEUS_URL, SRE_SCRAPE_FILE, "),
-        (["trace", "INC-1"], {}, "DATABASE_URL is not set"),
+        (["trace", "INC-1"], {"DATABASE_URL": AWAY}, "127.0.0.1:1/sre"),
         (["trace", "nonsense"], {"DATABASE_URL": AWAY}, "write INC-42 or 42"),
         (["fault", "memory-leak"], {}, "no demo runs"),
         (["demo", "--data-dir", "/proc/nowhere"], {}, "/proc/nowhere is not writable"),

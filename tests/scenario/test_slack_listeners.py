@@ -9,17 +9,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from slack_sdk.errors import SlackRequestError
 
 from bot.demo.slack.people import RefusedError
 from bot.slack import names, replies
 from pipeline.domain.approval import DecisionOutcome, DecisionResult
 from pipeline.domain.errors import OutcomeUnknown, TemporaryError
 from pipeline.domain.ids import IncidentId, SlackUserId
+from pipeline.domain.notice import ThreadNotice, ThreadPart
 from pipeline.ports.store import KillSwitch
 from pipeline.stages.desk import Desk
 from tests.builders import ALICE, INCIDENT, PLAN, after
 from tests.desk_double import DeskDouble
-from tests.slack_stage import CHANNEL, WAIT_S, Stage, stage
+from tests.slack_stage import CHANNEL, WAIT_S, Stage, stage, thread_row
 
 REASON = {names.REASON_BLOCK: {names.TYPED: "deploy running"}}
 
@@ -179,6 +181,8 @@ async def test_the_menu_tends_the_incident(on_stage: Stage) -> None:
         ("/sre investigate checkout", ["checkout: p99 240 ms"]),
         ("/sre ask why?", ["checkout-1 grows [E1]", "&lt;!channel&gt; is only text"]),
         ("/sre ask INC-42 why?", ["checkout-1 grows [E1]"]),
+        ("/sre ask is checkout slow?", ["checkout-1 grows [E1]"]),
+        ("/sre ask is payments slow?", ["payments is as usual [E1]"]),
         ("/sre phase", ["Phase: Assist", "incidents diagnosed: 3 (needs ≥ 50)"]),
         ("/sre-phase", ["Phase: Assist"]),
         ("/sre dry-run INC-42", ["restart checkout-1"]),
@@ -261,7 +265,49 @@ async def test_replies_in_the_thread_are_questions_and_stop_stops(on_stage: Stag
         await guest.say("@sre-bot & why <now>?", CHANNEL, thread_ts=ts)
         await guest.wait_for(lambda _: len(on_stage.desk.called("ask")) == 2, WAIT_S)
     assert on_stage.desk.called("halt") == [(INCIDENT, "U0GIL")]
-    assert [question for _, question, _ in on_stage.desk.called("ask")] == ["why that replica?", "& why <now>?"]
+    assert [call[1:] for call in on_stage.desk.called("ask")] == [
+        ("why that replica?", "U0GIL", False),
+        ("& why <now>?", "U0GIL", False),
+    ], "a guest may ask, and propose nothing"
+
+
+async def test_an_answer_grows_in_its_thread_and_ends_as_the_checked_one(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    on_stage.desk.pieces = ("It seems that ", "checkout-1 <!channel> grows, see https://evil.example/x ")
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.say("why?", CHANNEL, thread_ts=ts)
+        answer = await reply_with(carla, ts, "checkout-1 grows [E1]")
+        replies = [m for m in await carla.messages(CHANNEL) if m.get("thread_ts") == ts and m.get("bot_id")]
+    assert [m["ts"] for m in replies if "grows" in str(m["blocks"])] == [answer["ts"]], "one message, no second one"
+    assert "evil" not in str(replies)
+    assert on_stage.desk.called("ask") == [(INCIDENT, "why?", "U0CARLA", True)]
+
+
+async def test_where_slack_does_not_stream_the_answer_comes_whole(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(**_: Any) -> None:
+        raise SlackRequestError("not here")
+
+    ts = await on_stage.post_card()
+    on_stage.desk.pieces = ("It seems that ",)
+    monkeypatch.setattr(on_stage.client, "chat_startStream", refused)
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.say("why?", CHANNEL, thread_ts=ts)
+        await reply_with(carla, ts, "checkout-1 grows [E1]")
+
+
+async def test_somebody_who_knows_better_says_that_the_cause_is_wrong(on_stage: Stage) -> None:
+    ts = await on_stage.post_card()
+    await on_stage.publisher.publish(thread_row(2, ThreadNotice(part=ThreadPart.REASONING)))
+    async with on_stage.person("U0GIL") as guest:
+        reasoning = await reply_with(guest, ts, "How this was reasoned")
+        await guest.click(CHANNEL, reasoning["ts"], names.WRONG_CAUSE)
+        await told(guest, "You may not decide")
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, reasoning["ts"], names.WRONG_CAUSE)
+        await told(alice, "not used again")
+    assert on_stage.desk.called("wrong_cause") == [(INCIDENT, "U0ALICE")]
 
 
 async def test_what_is_said_while_the_database_is_away_is_done_when_it_is_back(

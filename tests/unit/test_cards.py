@@ -16,7 +16,7 @@ from bot.slack.blocks import interactive_elements, validate_message
 from bot.slack.cards import minimal_card, render_card
 from bot.slack.kit import Message
 from bot.slack.standing import incident_word
-from pipeline.domain.diagnosis import Claim
+from pipeline.domain.diagnosis import Alternative, Category, CheckedPath, CheckedStep, Opinion
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.incident import Case, StoredAnomaly
 from pipeline.domain.lifecycle import IncidentState
@@ -27,6 +27,7 @@ from tests.builders import (
     make_anomaly,
     make_approval,
     make_case,
+    make_claim,
     make_diagnosis,
     make_guardrails,
     make_incident,
@@ -207,7 +208,17 @@ def test_outside_text_never_becomes_markup(outside: str, pad: str) -> None:
             callers=(ServiceName(nasty),),
             service_owner=nasty,
             diagnosis=make_diagnosis(
-                root_cause=nasty, source=nasty, notes=(nasty,), claims=(Claim(text=nasty, evidence=(nasty,)),)
+                root_cause=nasty,
+                source=nasty,
+                notes=(nasty,),
+                claims=(make_claim(nasty, nasty[:20]),),
+                path=CheckedPath(
+                    (CheckedStep(nasty, nasty, (nasty,), "", nasty), CheckedStep(nasty, nasty, (), nasty))
+                ),
+                alternatives=(Alternative(category=Category.UNKNOWN, root_cause=nasty, why_not=nasty),),
+                missing=(nasty,),
+                opinions=(Opinion(nasty, 0.1, (nasty,)),),
+                cached_from=nasty,
             ),
             guardrails=make_guardrails(("cooldown", nasty)),
             plan=replace(case.plan, expected_effect=nasty) if case.plan else None,

@@ -53,6 +53,7 @@ def facts(**changes: Any) -> GuardrailFacts:
         history=QUIET,
         phase=Phase.ASSIST,
         confidence=0.8,
+        path_problem="",
     )
     return replace(made, **changes)
 
@@ -89,6 +90,7 @@ class TestGate:
             ("kill_switch", {"switch": SWITCH}),
             ("phase", {"phase": Phase.SHADOW}),
             ("confidence", {"confidence": 0.5}),
+            ("causal_path", {"path_problem": "no causal path was given"}),
             ("preconditions", {"planned_generation": "11"}),
             ("blast_radius", {"callers": services(11)}),
             ("scale_cap", {"action": scale(3, 7)}),
@@ -121,10 +123,17 @@ class TestGate:
                 ),
             }
         ),
-        st.sampled_from(["switch", "observed", "callers", "phase", "confidence"]),
+        st.sampled_from(["switch", "observed", "callers", "phase", "confidence", "path_problem"]),
     )
     def test_whatever_else_holds_a_stop_is_a_stop(self, changes: dict[str, Any], stop: str) -> None:
-        stops = {"switch": SWITCH, "observed": None, "callers": None, "phase": Phase.SHADOW, "confidence": 0.69}
+        stops: dict[str, Any] = {
+            "switch": SWITCH,
+            "observed": None,
+            "callers": None,
+            "phase": Phase.SHADOW,
+            "confidence": 0.69,
+        }
+        stops["path_problem"] = "a path needs a cause and a symptom"
         assert not decide(facts(**{**changes, stop: stops[stop]}), LIMITS).allowed
 
 

@@ -1,8 +1,8 @@
-"""Ranking by words."""
+"""Ranking by words, and words that mean the same."""
 
 import pytest
 
-from knowledge_base.lexical import LexicalIndex, terms
+from knowledge_base.lexical import THESAURUS, LexicalIndex, spaced, terms
 
 
 @pytest.mark.parametrize(
@@ -21,18 +21,55 @@ def test_terms(text: str, expected: list[str]) -> None:
     assert terms(text) == expected
 
 
-def test_rare_words_weigh_more_and_scores_stay_within_one() -> None:
-    index = LexicalIndex(["disk disk disk full of logs", "memory of a pod grows", "memory leak in checkout"])
-    ranked = index.rank("memory leak", 3)
-    assert [position for position, _ in ranked] == [2, 1]
-    assert 0 < ranked[1][1] < ranked[0][1] <= 1
+@pytest.mark.parametrize(
+    ("identifier", "words"),
+    [
+        ("KubePodNotReady", "Kube Pod Not Ready"),
+        ("etcdHighFsyncDurations", "etcd High Fsync Durations"),
+        ("HTTPErrorRate", "HTTP Error Rate"),
+        ("disk_full", "disk full"),
+        ("TLS certificate about to expire", "TLS certificate about to expire"),
+    ],
+)
+def test_identifiers_are_spaced(identifier: str, words: str) -> None:
+    assert spaced(identifier) == words
 
 
-def test_no_shared_word_finds_nothing() -> None:
-    assert LexicalIndex(["disk full"]).rank("certificate", 3) == []
-    assert LexicalIndex([]).rank("certificate", 3) == []
+def test_rare_words_weigh_more_and_unshared_texts_get_nothing() -> None:
+    index = LexicalIndex(
+        [("", "disk disk disk full of logs"), ("", "heap of a pod grows"), ("", "heap leak in checkout")]
+    )
+    disk, grows, leak = index.coverage("heap leak")
+    assert leak > grows > 0
+    assert disk == 0
 
 
-def test_words_that_no_text_holds_lower_the_score() -> None:
-    index = LexicalIndex(["disk full", "memory leak"])
-    assert index.rank("disk zebra quagga", 1)[0][1] < index.rank("disk", 1)[0][1]
+def test_a_title_counts_more_than_a_body() -> None:
+    index = LexicalIndex([("certificate", "gadget text here"), ("gadget", "certificate text here")])
+    titled, mentioned = index.coverage("certificate")
+    assert titled > mentioned > 0
+
+
+def test_coverage_is_the_same_for_a_short_query_and_a_long_one() -> None:
+    index = LexicalIndex([("", "gizmo widget sprocket"), ("", "flange gasket rotor"), ("", "plain other text")])
+    assert index.coverage("gizmo")[0] == pytest.approx(index.coverage("gizmo widget sprocket")[0])
+
+
+def test_words_that_no_document_holds_lower_the_coverage() -> None:
+    index = LexicalIndex([("", "gizmo"), ("", "widget")])
+    assert index.coverage("gizmo zebra quagga")[0] < index.coverage("gizmo")[0]
+    assert not index.coverage("zebra").any()
+    assert LexicalIndex([]).coverage("gizmo").shape == (0,)
+
+
+def test_other_words_for_the_same_meet() -> None:
+    index = LexicalIndex([("", "the PVC has no free space"), ("", "certificate renewal")])
+    volume, certificate = index.coverage("persistent volume is filling up")
+    assert volume > 0
+    assert certificate == 0
+
+
+def test_a_query_is_expanded_by_usual_names_it_does_not_hold() -> None:
+    assert THESAURUS.expanded("RAM of the worker") == "RAM of the worker (memory, node)"
+    assert THESAURUS.expanded("memory of the node") == "memory of the node"
+    assert THESAURUS.expanded("zebra") == "zebra"

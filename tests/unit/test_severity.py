@@ -160,3 +160,26 @@ def test_callers_seen_only_in_the_graph_are_known_services() -> None:
     assert found.parts["blast_radius"] == 6 / 8
     alone = triage(CHECKOUT, [make_anomaly()], {}, BaselineBank(), Catalogue({}), DependencyGraph.of([]))
     assert alone.parts["blast_radius"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "why"),
+    [
+        ({"tier": 1, "error_ratio": 0.5}, Severity.SEV1, "half of its requests"),
+        ({"tier": 1, "certificate_over": True}, Severity.SEV1, "certificate of a tier 1"),
+        ({"tier": 2, "error_ratio": 0.95}, Severity.SEV2, "nearly every request"),
+        ({"tier": 2, "certificate_over": True}, Severity.SEV2, "has ended"),
+    ],
+)
+def test_a_hard_rule_makes_it_worse_and_says_so(changes: dict[str, Any], severity: Severity, why: str) -> None:
+    result = classify(replace(MILD, **changes))
+    assert result.severity is severity
+    assert why in result.rule
+    assert result.rule in result.arithmetic()
+
+
+@given(FACTS)
+def test_a_rule_never_makes_it_milder(facts: SeverityFacts) -> None:
+    plain = classify(facts)
+    ended = classify(replace(facts, certificate_over=True))
+    assert ORDER.index(ended.severity) <= ORDER.index(plain.severity)

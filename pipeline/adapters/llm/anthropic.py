@@ -1,195 +1,229 @@
-"""Claude as a diagnostician, through the Anthropic SDK."""
+"""Claude through the Anthropic SDK: one turn of a conversation at a time, in the Messages wire format."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, cast
 
 import anthropic
-from anthropic.types import Message, MessageParam, OutputConfigParam
+import httpx2
+from anthropic.types import (
+    ContentBlockParam,
+    Message,
+    MessageParam,
+    OutputConfigParam,
+    ToolParam,
+    ToolResultBlockParam,
+)
+from pydantic import BaseModel
 
-from pipeline.adapters.llm.checks import InvalidReply, checked_reply, parse_hypothesis
-from pipeline.adapters.llm.prompts import Prompt, diagnosis_prompt, neutralise, reply_prompt
-from pipeline.domain.diagnosis import Hypothesis
+from pipeline.adapters.llm.api_errors import status_error, unreachable, unreadable
+from pipeline.adapters.llm.chat import ChatModel, Conversation, ModelTurn, Stop, ToolCall, ToolTurn, Usage, UserTurn
+from pipeline.adapters.llm.models import DEFAULT_ANTHROPIC
 from pipeline.domain.errors import PermanentError, TemporaryError
-from pipeline.domain.trace import JsonValue
-from pipeline.ports.model import Answer, Diagnostician, Question
+from pipeline.ports.model import OnText
+from pipeline.ports.toolbox import ToolSpec
 
-DEFAULT_MODEL = "claude-sonnet-5-5"
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 MAX_TOKENS = 8000
-"""Room for the thinking of the model as well; a hypothesis takes about 600."""
+"""Room for the thinking of the model as well; a hypothesis takes about 1,000."""
+API = "the Anthropic API"
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
-T = TypeVar("T")
+
+_STOPS: dict[str, Stop] = {
+    "tool_use": "tools",
+    "refusal": "refusal",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+}
+_STATUS_OF_TYPE = {"overloaded_error": 529, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504}
+"""An error inside a stream comes with a 200; its type tells what it is."""
 
 
-@dataclass(slots=True)
-class _Exchange:
-    """What was sent and what came back, as the trace keeps it."""
+class AnthropicModel(ChatModel):
+    """``timeout_s`` bounds one attempt's silence only: whoever asks puts a deadline around the whole.
 
-    prompt: Prompt
-    usage: dict[str, JsonValue] = field(default_factory=lambda: {"input_tokens": 0, "output_tokens": 0})
-    reply: str = ""
-    stop_reason: str = ""
-    refused: list[JsonValue] = field(default_factory=list)
-    """Replies that were no hypothesis, each with what was wrong."""
-
-    def took(self, message: Message) -> None:
-        usage = message.usage
-        sent = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-        self._add("input_tokens", sent)
-        self._add("output_tokens", usage.output_tokens)
-        self.reply = "".join(block.text for block in message.content if block.type == "text")
-        self.stop_reason = message.stop_reason or ""
-
-    def _add(self, name: str, tokens: int) -> None:
-        before = self.usage[name]
-        self.usage[name] = tokens + (before if isinstance(before, int) else 0)
-
-
-class AnthropicDiagnostician(Diagnostician):
-    """Asks one model with one overall deadline, ``deadline_s``; the SDK's own timeouts do not bound a slow drip."""
+    Sampling parameters, prefill, forced tools and thinking budgets are never sent: Sonnet 5.5 answers 400 to them.
+    ``effort`` is left out from the first 400 on that names it: older models know none.
+    """
 
     def __init__(
         self,
         api_key: str,
         *,
-        model: str = DEFAULT_MODEL,
-        base_url: str = DEFAULT_BASE_URL,
-        deadline_s: float = 60.0,
+        model: str = DEFAULT_ANTHROPIC,
+        base_url: str = "",
         effort: Effort = "medium",
+        timeout_s: float = 60.0,
         max_retries: int = 1,
     ) -> None:
         self._model = model
-        self._deadline_s = deadline_s
-        self._effort: Effort = effort
+        self._key = api_key
+        self._effort: Effort | None = effort
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key, base_url=base_url, max_retries=max_retries, timeout=deadline_s
+            api_key=api_key, base_url=base_url or DEFAULT_BASE_URL, max_retries=max_retries, timeout=timeout_s
         )
 
     @property
     def name(self) -> str:
         return self._model
 
-    async def diagnose(self, question: Question) -> Answer:
-        """Asks for a hypothesis; a reply that is none gets one chance to be repaired."""
-        exchange = _Exchange(diagnosis_prompt(question))
-        started = time.monotonic()
-        hypothesis = await self._bounded(self._hypothesis(question, exchange))
-        return Answer(
-            hypothesis,
-            self._model,
-            {
-                "model": self._model,
-                "prompt": {"system": exchange.prompt.system, "user": exchange.prompt.user},
-                "reply": exchange.reply,
-                "refused_replies": exchange.refused,
-                "usage": exchange.usage,
-                "stop_reason": exchange.stop_reason,
-                "latency_ms": round((time.monotonic() - started) * 1000),
-            },
-        )
-
-    async def reply(self, question: Question, asked: str) -> str:
-        """Answers from the evidence; ids that do not exist are taken out of the answer."""
-        exchange = _Exchange(reply_prompt(question, asked))
-        await self._bounded(self._ask(exchange, [{"role": "user", "content": exchange.prompt.user}], {}))
-        if not exchange.reply.strip():
-            raise TemporaryError(f"{self._model} gave an empty answer ({exchange.stop_reason or 'no reason given'})")
-        return checked_reply(exchange.reply, question.evidence)
+    async def turn(
+        self,
+        system: str,
+        conversation: Conversation,
+        *,
+        tools: Sequence[ToolSpec] = (),
+        may_call: bool = True,
+        schema: type[BaseModel] | None = None,
+        on_text: OnText | None = None,
+    ) -> ModelTurn:
+        while True:
+            request = self._request(system, conversation, tools, may_call, schema)
+            try:
+                return await self._asked(request, on_text)
+            except anthropic.BadRequestError as error:
+                if "effort" not in str(error) or "effort" not in (request["output_config"] or {}):
+                    raise self._refused(error) from error
+                self._effort = None
+            except anthropic.APITimeoutError as error:
+                raise TemporaryError(f"{API} was silent for too long") from error
+            except anthropic.APIStatusError as error:
+                raise self._refused(error) from error
+            except (anthropic.APIConnectionError, httpx2.TransportError) as error:
+                raise unreachable(API, error) from error
+            except (anthropic.AnthropicError, json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise unreadable(API, self._said(error)) from error
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _hypothesis(self, question: Question, exchange: _Exchange) -> Hypothesis:
-        schema: OutputConfigParam = {
-            "format": {"type": "json_schema", "schema": anthropic.transform_schema(Hypothesis)},
+    def _request(
+        self,
+        system: str,
+        conversation: Conversation,
+        tools: Sequence[ToolSpec],
+        may_call: bool,
+        schema: type[BaseModel] | None,
+    ) -> dict[str, Any]:
+        output: OutputConfigParam = {}
+        if self._effort is not None:
+            output["effort"] = self._effort
+        if schema is not None:
+            output["format"] = {"type": "json_schema", "schema": _schema(schema)}
+        return {
+            "model": self._model,
+            "max_tokens": MAX_TOKENS,
+            "system": [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}],
+            "messages": _messages(conversation),
+            "tools": [_tool(spec) for spec in tools] if tools else anthropic.omit,
+            "tool_choice": {"type": "none"} if tools and not may_call else anthropic.omit,
+            "output_config": output or anthropic.omit,
         }
-        messages: list[MessageParam] = [{"role": "user", "content": exchange.prompt.user}]
-        await self._ask(exchange, messages, schema)
-        try:
-            return parse_hypothesis(exchange.reply, question, check_citations=True)
-        except InvalidReply as error:
-            exchange.refused.append({"reply": exchange.reply, "why": str(error)})
-            messages += _repair(exchange.reply, exchange.stop_reason, str(error))
-        await self._ask(exchange, messages, schema)
-        try:
-            return parse_hypothesis(exchange.reply, question, check_citations=False)
-        except InvalidReply as error:
-            why = neutralise(str(error), 200)
-            raise PermanentError(f"{self._model} gave no usable hypothesis in two tries: {why}") from error
 
-    async def _ask(self, exchange: _Exchange, messages: Sequence[MessageParam], output: OutputConfigParam) -> None:
-        message = await self._client.messages.create(
-            model=self._model,
-            max_tokens=MAX_TOKENS,
-            system=exchange.prompt.system,
-            messages=messages,
-            output_config={"effort": self._effort, **output},
-        )
+    async def _asked(self, request: dict[str, Any], on_text: OnText | None) -> ModelTurn:
+        written: dict[int, str] = {}
+        if on_text is None:
+            message = await self._client.messages.create(**request)
+        else:
+            message = await self._streamed(request, on_text, written)
         try:
-            exchange.took(message)
+            return _turn(message, written)
         # The SDK hands on whatever came with a 200, a proxy's page too, without checking its form.
         except (AttributeError, TypeError) as error:
-            raise TemporaryError("the Anthropic API gave an answer that cannot be read: no message in it") from error
-        if message.stop_reason == "refusal":
-            raise PermanentError(f"{self._model} declined to answer this question")
+            raise unreadable(API, "no message in it") from error
 
-    async def _bounded(self, asking: Awaitable[T]) -> T:
-        """Waits at most the deadline, and turns the SDK's errors into ours with one line of what to do."""
-        try:
-            return await asyncio.wait_for(asking, self._deadline_s)
-        except (TimeoutError, anthropic.APITimeoutError) as error:
-            raise TemporaryError(f"{self._model} did not answer within {self._deadline_s:g} s") from error
-        except anthropic.APIStatusError as error:
-            raise self._refused(error) from error
-        except anthropic.APIConnectionError as error:
-            raise TemporaryError(f"the Anthropic API cannot be reached: {_line(error.__cause__ or error)}") from error
-        except (anthropic.AnthropicError, json.JSONDecodeError) as error:
-            raise TemporaryError(f"the Anthropic API gave an answer that cannot be read: {_line(error)}") from error
+    async def _streamed(self, request: dict[str, Any], on_text: OnText, written: dict[int, str]) -> Message:
+        """``written`` gets the arguments of tools as the model wrote them, by the number of their block."""
+        async with self._client.messages.stream(**request) as stream:
+            whole = False
+            try:
+                async for event in stream:
+                    if event.type == "text":
+                        await on_text(event.text)
+                    elif event.type == "content_block_delta" and event.delta.type == "input_json_delta":
+                        written[event.index] = written.get(event.index, "") + event.delta.partial_json
+                    whole = whole or event.type == "message_stop"
+            # Events in an order, or with arguments, that the SDK cannot put together.
+            except (RuntimeError, ValueError, AttributeError, IndexError, TypeError) as error:
+                raise unreadable(API, self._said(error)) from error
+            if not whole:
+                raise unreadable(API, "it broke off before its end")
+            return await stream.get_final_message()
 
     def _refused(self, error: anthropic.APIStatusError) -> PermanentError | TemporaryError:
-        match error.status_code:
-            case 401 | 403:
-                return PermanentError(
-                    f"the Anthropic API refused the key ({error.status_code}): check ANTHROPIC_API_KEY"
-                )
-            case 402:
-                return PermanentError("the Anthropic account has no credit left (402): see its billing page")
-            case 404:
-                return PermanentError(
-                    f"the Anthropic API knows no model {self._model} (404): name one that is not retired"
-                )
-            case 408 | 409 | 429:
-                what = f"the Anthropic API asks to wait ({error.status_code})"
-                return TemporaryError(what, retry_after_s=_retry_after_s(error))
-            case status if status >= 500:
-                what = "is overloaded" if status == 529 else "fails"
-                return TemporaryError(f"the Anthropic API {what} ({status})", retry_after_s=_retry_after_s(error))
-            case status:
-                return PermanentError(f"the Anthropic API refused the request ({status}): {_line(error)}")
+        status = error.status_code
+        if status < 400:
+            status = _STATUS_OF_TYPE.get(str(error.type), 500)
+        return status_error(API, "ANTHROPIC_API_KEY", self._model, status, error.response.headers, self._said(error))
+
+    def _said(self, error: Exception) -> str:
+        return (str(error) or type(error).__name__).replace(self._key, "…")
 
 
-def _repair(reply: str, stop_reason: str, why: str) -> list[MessageParam]:
-    shorter = " It was cut off: be shorter." if stop_reason == "max_tokens" else ""
-    request = f"That is not a valid hypothesis: {neutralise(why, 500)}.{shorter} Reply once more, the whole of it."
-    asked: MessageParam = {"role": "user", "content": request}
-    # An empty turn is refused by the API; two turns of the user in a row are not.
-    return [{"role": "assistant", "content": reply}, asked] if reply.strip() else [asked]
+def _turn(message: Message, written: dict[int, str]) -> ModelTurn:
+    usage = message.usage
+    cached = usage.cache_read_input_tokens or 0
+    calls = tuple(
+        ToolCall(block.id, block.name, written.get(number) or json.dumps(block.input))
+        for number, block in enumerate(message.content)
+        if block.type == "tool_use"
+    )
+    stop = _STOPS.get(message.stop_reason or "", "end")
+    return ModelTurn(
+        text="".join(block.text for block in message.content if block.type == "text"),
+        calls=calls,
+        stop="tools" if calls and stop == "end" else stop,
+        usage=Usage(
+            sent=usage.input_tokens + (usage.cache_creation_input_tokens or 0) + cached,
+            cached=cached,
+            written=usage.output_tokens,
+        ),
+        # Thinking is signed and bound to its conversation: it goes back exactly as it came.
+        wire=[block.to_dict(mode="json") for block in message.content],
+    )
 
 
-def _retry_after_s(error: anthropic.APIStatusError) -> float | None:
-    """The header in seconds; its other form, a date, is not used by this API."""
-    try:
-        return max(0.0, float(error.response.headers.get("retry-after", "")))
-    except ValueError:
-        return None
+def _messages(conversation: Conversation) -> list[MessageParam]:
+    """Turns of one side that follow each other become one message, as results of tools must stand first in theirs."""
+    sides: list[tuple[bool, list[ContentBlockParam]]] = []
+    for number, turn in enumerate(conversation):
+        blocks = _blocks(turn, first=number == 0)
+        by_model = isinstance(turn, ModelTurn)
+        if sides and sides[-1][0] == by_model:
+            sides[-1][1].extend(blocks)
+        # An empty message is refused by the API.
+        elif blocks:
+            sides.append((by_model, blocks))
+    return [
+        {"role": "assistant", "content": blocks} if by_model else {"role": "user", "content": blocks}
+        for by_model, blocks in sides
+    ]
 
 
-def _line(error: BaseException) -> str:
-    return neutralise(str(error) or type(error).__name__, 200)
+def _blocks(turn: UserTurn | ModelTurn | ToolTurn, *, first: bool) -> list[ContentBlockParam]:
+    match turn:
+        case UserTurn(text) if first:
+            return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
+        case UserTurn(text):
+            return [{"type": "text", "text": text}]
+        case ToolTurn(results):
+            return [_result(*result) for result in results]
+        case ModelTurn(wire=wire):
+            return list(cast(list[ContentBlockParam], wire))
+
+
+def _result(call_id: str, text: str, is_error: bool) -> ToolResultBlockParam:
+    return {"type": "tool_result", "tool_use_id": call_id, "content": text, "is_error": is_error}
+
+
+def _tool(spec: ToolSpec) -> ToolParam:
+    return {"name": spec.name, "description": spec.description, "input_schema": _schema(spec.arguments)}
+
+
+@cache
+def _schema(form: type[BaseModel]) -> dict[str, object]:
+    return anthropic.transform_schema(form)

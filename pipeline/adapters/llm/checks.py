@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from pipeline.domain.diagnosis import Evidence, Hypothesis
+from pipeline.domain.diagnosis import Category, Conclusion, Hypothesis, check_claims
 from pipeline.domain.review import known_instances
 from pipeline.ports.model import Question
 
@@ -16,41 +17,71 @@ MAX_REPLY_CHARS = 3000
 """A section of a Slack message holds no more."""
 
 _CITED = re.compile(r"\[\s*(E\d+(?:\s*[,;]\s*E\d+)*)\s*\]")
+_WRAPPED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL)
+Form = TypeVar("Form", bound=BaseModel)
 
 
 class InvalidReply(Exception):
-    """The model's text is no hypothesis about this question; the message says what is wrong with it, in one line."""
+    """The model's text is not what was asked for; the message says what is wrong with it, in one line."""
 
 
-def parse_hypothesis(text: str, question: Question, *, check_citations: bool) -> Hypothesis:
-    """Reads ``text`` strictly: no key twice, no key too many, nothing coerced, only instances that were measured.
+class DoubtfulReply(InvalidReply):
+    """The text has the right form but rests on what does not exist; the checks that follow would take that out."""
 
-    ``check_citations`` refuses evidence ids that do not exist too; without it ``check_claims`` takes those claims out
-    later. Raises InvalidReply.
+
+def parse_strictly(text: str, form: type[Form]) -> Form:
+    """Reads JSON as ``form``: no key twice, no key too many, nothing coerced. Raises InvalidReply.
+
+    A code fence around the whole is taken off, as models write one that have no mode for JSON.
     """
+    wrapped = _WRAPPED.fullmatch(text)
+    bare = wrapped[1] if wrapped else text
     try:
-        json.loads(text, object_pairs_hook=_once)
-        hypothesis = Hypothesis.model_validate_json(text, strict=True)
+        json.loads(bare, object_pairs_hook=_once)
+        return form.model_validate_json(bare, strict=True)
     except json.JSONDecodeError as error:
-        raise InvalidReply(f"not complete JSON: {error.msg} at character {error.pos} of {len(text)}") from error
+        raise InvalidReply(f"not complete JSON: {error.msg} at character {error.pos} of {len(bare)}") from error
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()[:4]]
         raise InvalidReply("; ".join(wrong)) from error
     except (RecursionError, ValueError) as error:
         raise InvalidReply("nested too deeply, or a number too long to read") from error
-    instances = set(known_instances(question))
-    if invented := sorted(set(hypothesis.suspect_instances) - instances):
+
+
+def parse_hypothesis(text: str, question: Question) -> Hypothesis:
+    """Reads ``text`` strictly; only instances that were measured may be suspected. Raises InvalidReply."""
+    hypothesis = parse_strictly(text, Hypothesis)
+    if invented := sorted(set(hypothesis.suspect_instances) - set(known_instances(question))):
         raise InvalidReply(f"suspect_instances names what was not measured: {', '.join(invented)[:200]}")
-    known = {item.id for item in question.evidence}
-    cited = {name for claim in hypothesis.claims for name in claim.evidence}
-    if check_citations and (unknown := sorted(cited - known)):
-        raise InvalidReply(f"claims cite evidence that does not exist: {', '.join(unknown)[:200]}")
     return hypothesis
 
 
-def checked_reply(text: str, evidence: Sequence[Evidence]) -> str:
+def doubts(hypothesis: Hypothesis, question: Question, shown: Mapping[str, str]) -> tuple[str, ...]:
+    """What a second try could mend: citations and services that do not exist, a cause without its path.
+
+    Nothing here has to be right for safety: ``check_claims`` and ``check_path`` judge the answer once more, and take
+    away what does not hold.
+    """
+    found = list(check_claims(hypothesis.claims, shown)[1])
+    services = {question.service, *(item.service for item in question.read)}
+    services |= {item.key.service for item in question.anomalies}
+    for number, step in enumerate(hypothesis.path, start=1):
+        if step.service not in services:
+            found.append(f"path step {number} is at {step.service[:60]}, a service that no evidence is about")
+        if unknown := sorted(set(step.evidence) - set(shown)):
+            found.append(f"path step {number} cites {', '.join(unknown)[:60]}, which was not given")
+    if hypothesis.conclusion is Conclusion.CAUSE:
+        if not hypothesis.claims:
+            found.append("a cause needs claims that cite evidence")
+        if len(hypothesis.path) < 2:
+            found.append("a cause needs a path of at least two steps")
+    elif hypothesis.category is not Category.UNKNOWN:
+        found.append(f"the category is unknown where the conclusion is {hypothesis.conclusion.value}")
+    return tuple(found)
+
+
+def checked_reply(text: str, known: Collection[str]) -> str:
     """An answer for a thread: citations of what does not exist are taken out, and it is said when none is left."""
-    known = {item.id for item in evidence}
     dropped: list[str] = []
 
     def keep(found: re.Match[str]) -> str:

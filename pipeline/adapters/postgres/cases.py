@@ -43,8 +43,8 @@ async def read(connection: Connection, incident_id: IncidentId) -> Case | None:
         incident_id,
     )
     facts = await connection.fetch(
-        """SELECT id, kind, statement, query, subject, window_from, window_to FROM evidence WHERE incident_id = $1
-           ORDER BY length(id), id""",
+        """SELECT id, kind, statement, query, subject, window_from, window_to, service, sign, signal, began, value,
+                  snapshot FROM evidence WHERE incident_id = $1 ORDER BY length(id), id""",
         incident_id,
     )
     plan_row = await connection.fetchrow(

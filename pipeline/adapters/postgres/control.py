@@ -105,3 +105,13 @@ class PostgresControl:
             "INSERT INTO seen_requests (key) VALUES ($1) ON CONFLICT DO NOTHING RETURNING true", key
         )
         return bool(new)
+
+    async def tokens_spent(self, *, within_s: float) -> int:
+        spent = await self._connection.fetchval(
+            """SELECT coalesce(sum((data -> 'usage' ->> 'input_tokens')::bigint
+                                 + (data -> 'usage' ->> 'output_tokens')::bigint), 0)
+               FROM trace WHERE kind IN ('prompt', 'review', 'question')
+                 AND at > clock_timestamp() - make_interval(secs => $1)""",
+            within_s,
+        )
+        return int(spent)

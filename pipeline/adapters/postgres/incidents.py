@@ -228,12 +228,32 @@ class PostgresIncidents:
             PASSAGES.dump_python(tuple(passages), mode="json"),
         )
         await self._connection.execute("DELETE FROM evidence WHERE incident_id = $1", incident_id)
+        await self.add_evidence(incident_id, evidence)
+
+    async def add_evidence(self, incident_id: IncidentId, evidence: Sequence[Evidence]) -> None:
         await self._connection.executemany(
-            """INSERT INTO evidence (incident_id, id, kind, statement, query, subject, window_from, window_to)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+            """INSERT INTO evidence (incident_id, id, kind, statement, query, subject, window_from, window_to, service,
+                                     sign, signal, began, value, snapshot)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+               ON CONFLICT (incident_id, id) DO NOTHING""",
             [
-                (incident_id, e.id, e.kind, e.statement, e.query, e.subject, e.window_from, e.window_to)
-                for e in evidence
+                (
+                    incident_id,
+                    fact.id,
+                    fact.kind,
+                    storable(fact.statement),
+                    storable(fact.query),
+                    storable(fact.subject),
+                    fact.window_from,
+                    fact.window_to,
+                    fact.service,
+                    fact.sign.value,
+                    fact.signal.value if fact.signal else None,
+                    fact.began,
+                    fact.value,
+                    fact.snapshot,
+                )
+                for fact in evidence
             ],
         )
 

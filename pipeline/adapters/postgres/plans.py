@@ -30,8 +30,8 @@ class PostgresPlans:
         )
         row = await self._connection.fetchrow(
             f"""INSERT INTO plans (incident_id, revision, action, target, generation, replicas_before, hash,
-                                   approvals_needed, expected_effect, guardrails, expires_at)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() + make_interval(secs => $11))
+                                   approvals_needed, expected_effect, guardrails, expires_at, requested_by)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() + make_interval(secs => $11), $12)
                 RETURNING {PLAN_COLUMNS}""",  # noqa: S608 - a constant list of columns
             draft.incident_id,
             revision,
@@ -44,6 +44,7 @@ class PostgresPlans:
             draft.expected_effect,
             ANSWERS.dump_python(guardrails.answers, mode="json"),
             draft.ttl_s,
+            draft.requested_by,
         )
         return plan(row)
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
 from pipeline.domain.approval import Approval
 from pipeline.domain.changes import ChangeEvent
-from pipeline.domain.diagnosis import Diagnosis, Evidence, Passage
+from pipeline.domain.diagnosis import Diagnosis, Evidence, Hypothesis, Passage, Sign
 from pipeline.domain.execution import Execution, Step, StepState
 from pipeline.domain.guardrail import GuardrailResult, RuleAnswer
 from pipeline.domain.ids import EvidenceId, ExecutionId, IncidentId, PlanId, ServiceName, SlackUserId
@@ -37,6 +37,7 @@ CHANGE: TypeAdapter[ChangeEvent] = TypeAdapter(ChangeEvent)
 ACTION: TypeAdapter[RestartAction | ScaleAction | ManualAction] = TypeAdapter(Action)
 OPERATION: TypeAdapter[RestartInstance | ScaleTo] = TypeAdapter(Operation)
 DIAGNOSIS: TypeAdapter[Diagnosis] = TypeAdapter(Diagnosis)
+HYPOTHESIS: TypeAdapter[Hypothesis] = TypeAdapter(Hypothesis)
 PASSAGES: TypeAdapter[tuple[Passage, ...]] = TypeAdapter(tuple[Passage, ...])
 ANSWERS: TypeAdapter[tuple[RuleAnswer, ...]] = TypeAdapter(tuple[RuleAnswer, ...])
 SEVERITY: TypeAdapter[SeverityResult] = TypeAdapter(SeverityResult)
@@ -48,7 +49,7 @@ INCIDENT_COLUMNS = (
 )
 PLAN_COLUMNS = (
     "id, incident_id, revision, action, target, generation, replicas_before, hash, state, approvals_needed,"
-    " expected_effect, created_at, expires_at"
+    " expected_effect, created_at, expires_at, requested_by"
 )
 EXECUTION_COLUMNS = (
     "id, plan_id, incident_id, kind, state, fence, target, started_at, waiting_since, applied_at, detail"
@@ -100,6 +101,12 @@ def evidence(row: Row) -> Evidence:
         window_from=row["window_from"],
         window_to=row["window_to"],
         subject=row["subject"],
+        service=ServiceName(row["service"]),
+        sign=Sign(row["sign"]),
+        signal=Signal(row["signal"]) if row["signal"] else None,
+        began=row["began"],
+        value=row["value"],
+        snapshot=row["snapshot"],
     )
 
 
@@ -118,6 +125,7 @@ def plan(row: Row) -> Plan:
         expected_effect=row["expected_effect"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+        requested_by=row["requested_by"],
     )
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.domain.ids import IncidentId
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 
 
+Clean = Callable[[TraceEntry], TraceEntry]
+"""Takes secrets out of an entry; when it raises nothing is written."""
+
+
 class PostgresTrace:
     """``TraceStore`` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, clean: Clean) -> None:
         self._connection = connection
+        self._clean = clean
 
     async def add(self, incident_id: IncidentId, entry: TraceEntry) -> None:
+        entry = self._clean(entry)
         await self._connection.execute(
             "INSERT INTO trace (incident_id, kind, summary, data) VALUES ($1, $2, $3, $4)",
             incident_id,

@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pipeline.adapters.postgres.control import PostgresControl
+from pipeline.adapters.postgres.diagnoses import PostgresDiagnoses
 from pipeline.adapters.postgres.executions import PostgresExecutions
 from pipeline.adapters.postgres.incidents import PostgresIncidents
 from pipeline.adapters.postgres.outbox import PostgresOutbox
 from pipeline.adapters.postgres.plans import PostgresPlans
 from pipeline.adapters.postgres.pool import Connection, Pool
 from pipeline.adapters.postgres.telemetry import PostgresTelemetry
-from pipeline.adapters.postgres.trace import PostgresTrace
+from pipeline.adapters.postgres.trace import Clean, PostgresTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +28,24 @@ class PostgresUnitOfWork:
     control: PostgresControl
     outbox: PostgresOutbox
     trace: PostgresTrace
+    diagnoses: PostgresDiagnoses
 
 
 class PostgresStore:
     """Opens units of work on a pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, clean: Clean = lambda entry: entry) -> None:
+        """``clean`` takes secrets out of everything that goes to the trail."""
         self._pool = pool
+        self._clean = clean
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[PostgresUnitOfWork]:
         async with self._pool.transaction() as connection:
-            yield _unit_of_work(connection)
+            yield _unit_of_work(connection, self._clean)
 
 
-def _unit_of_work(connection: Connection) -> PostgresUnitOfWork:
+def _unit_of_work(connection: Connection, clean: Clean) -> PostgresUnitOfWork:
     return PostgresUnitOfWork(
         PostgresTelemetry(connection),
         PostgresIncidents(connection),
@@ -49,5 +53,6 @@ def _unit_of_work(connection: Connection) -> PostgresUnitOfWork:
         PostgresExecutions(connection),
         PostgresControl(connection),
         PostgresOutbox(connection),
-        PostgresTrace(connection),
+        PostgresTrace(connection, clean),
+        PostgresDiagnoses(connection),
     )

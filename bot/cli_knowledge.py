@@ -1,0 +1,116 @@
+"""`sre-bot kb …` and `sre-bot eval`: what is known, whether it is found, and how good diagnoses are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bot.config import Settings
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def add_commands(
+    main: click.Group, settings: Callable[[], Settings], run: Run, complain: Callable[[str], None]
+) -> None:
+    """Adds the commands to ``main``; what they need is imported inside them, so that ``--help`` answers at once."""
+
+    @main.group()
+    def kb() -> None:
+        """The knowledge base: runbooks and post-mortems."""
+
+    @kb.command()
+    @click.argument("paths", nargs=-1, required=True)
+    def ingest(paths: tuple[str, ...]) -> None:
+        """Take in documents: Markdown, HTML, PDF and text of each PATH.
+
+        A PATH is a folder or file, a git repository (its URL, or a local one as file://…; #BRANCH:FOLDER may follow)
+        or the URL of a page. What did not change is left alone; what is gone is forgotten.
+        """
+        from bot.kb import ingest_command
+        from bot.wiring.knowledge import knowledge_parts
+
+        async def take_in() -> int:
+            async with knowledge_parts(settings()) as (parts, _):
+                return await ingest_command(paths, parts, click.echo, complain)
+
+        sys.exit(run(take_in()))
+
+    @kb.command("list")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+    def list_documents(as_json: bool) -> None:
+        """List the documents that are known."""
+        from bot.kb import list_command
+        from bot.wiring.knowledge import knowledge_parts
+
+        async def show() -> int:
+            async with knowledge_parts(settings()) as (parts, _):
+                return await list_command(parts, as_json, click.echo)
+
+        sys.exit(run(show()))
+
+    @kb.command()
+    @click.argument("text")
+    @click.option("-k", "limit", default=5, show_default=True, help="At most so many documents.")
+    @click.option("--alert", "alerts", multiple=True, help="Name of an alert: its own runbook comes first.")
+    @click.option("--service", "services", multiple=True, help="Prefer documents about this service.")
+    @click.option("--platform", default="", help="Prefer documents about this platform.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    def search(text: str, limit: int, as_json: bool, **wanted: Any) -> None:
+        """Search as a diagnosis does."""
+        from bot.kb_search import search_command
+        from bot.wiring.knowledge import knowledge_parts
+        from pipeline.ports.knowledge import KnowledgeQuery
+
+        async def look() -> int:
+            async with knowledge_parts(settings()) as (_, base):
+                return await search_command(
+                    base.retrieval, KnowledgeQuery(text, **wanted), limit=max(limit, 1), as_json=as_json
+                )
+
+        sys.exit(run(look()))
+
+    @kb.command("eval")
+    @click.option("--docs", type=click.Path(path_type=Path), required=True, help="Folder of documents.")
+    @click.option("--queries", type=click.Path(path_type=Path), required=True, help="JSON lines: id, query, relevant.")
+    @click.option("--words-only", is_flag=True, help="Without the embedding model.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    def evaluate_search(docs: Path, queries: Path, words_only: bool, as_json: bool) -> None:
+        """Say how well the search finds known answers: recall, MRR, nDCG, seconds. Needs no database.
+
+        A line of QUERIES is {"id": …, "query": …, "relevant": [file names]}; "alert", "kind", "services" and
+        "platform" may be given too, and an empty list says that no document answers it.
+        """
+        from bot.kb_search import eval_command
+        from bot.wiring.knowledge import eval_kit
+
+        async def measure() -> int:
+            async with eval_kit(settings().knowledge, words_only=words_only) as kit:
+                return await eval_command(docs, queries, kit, as_json=as_json)
+
+        sys.exit(run(measure()))
+
+    @main.command("eval")
+    @click.argument("folder", required=False, type=click.Path(path_type=Path))
+    @click.option("--model", default="rules", show_default=True, help="rules, anthropic, openai, or a model's id.")
+    @click.option("--only", multiple=True, help="Run these cases (a part of the id will do); may be given again.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    @click.option("--out", type=click.Path(path_type=Path), help="Write the result as JSON, for --baseline.")
+    @click.option("--baseline", type=click.Path(path_type=Path), help="Compare with an earlier --out; worse: exit 1.")
+    @click.option("--min-top1", type=float, help="Share of root causes that must be right, else exit 1.")
+    @click.option("--price", default="", help="IN/OUT, USD for a million tokens sent and written, as 3/15.")
+    @click.option("--embed", is_flag=True, help="Search runbooks by meaning too.")
+    @click.option("--jobs", default=3, show_default=True, help="Cases side by side.")
+    def evaluate(folder: Path | None, model: str, embed: bool, **options: Any) -> None:
+        """Run recorded cases (FOLDER, or those that are shipped) through the pipeline: how good are the diagnoses?"""
+        from bot.eval import EvalOptions
+        from bot.eval import evaluate as run_cases
+        from bot.wiring.evaluation import eval_bench
+
+        chosen, given = EvalOptions(folder=folder, **options), settings()
+        sys.exit(run(run_cases(chosen, lambda: eval_bench(given, model, embed=embed), click.echo, complain)))
