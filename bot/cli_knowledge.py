@@ -29,8 +29,9 @@ def add_commands(
     def ingest(paths: tuple[str, ...]) -> None:
         """Take in documents: Markdown, HTML, PDF and text of each PATH.
 
-        A PATH is a folder or file, a git repository (its URL, or a local one as file://…; #BRANCH:FOLDER may follow)
-        or the URL of a page. What did not change is left alone; what is gone is forgotten.
+        A PATH is a folder or file; a git repository (git@host:path, ssh://, file://, a URL that ends in .git or begins
+        with git+, github.com/OWNER/REPO; #BRANCH or #BRANCH:FOLDER may follow); or the URL of a page. What did not
+        change is left alone; what is gone is forgotten.
         """
         from bot.kb import ingest_command
         from bot.wiring.knowledge import knowledge_parts

@@ -36,7 +36,7 @@ def chg_config() -> World:
 def chg_image() -> World:
     w = store_front(
         World(
-            "chg-image-slow", "catalog is five times slower since its rollout; web and mobile wait for it", minutes=30
+            "chg-image-slow", "catalog is five times slower since its rollout; web and mobile wait for it", minutes=23
         )
     )
     w.change("catalog", -20, "deployment", "sha256:be11", "catalog 2.31.0: item prices from the new API", "max")
@@ -89,7 +89,7 @@ def chg_slight() -> World:
         World(
             "chg-slight-regression",
             "Since a rollout 4 of 100 checkouts fail: too few for a page by themselves",
-            minutes=32,
+            minutes=29,
         ),
         load=3.0,
     )
@@ -128,7 +128,7 @@ def chg_all_fail() -> World:
 
 def disk_logs() -> World:
     w = shop(
-        World("disk-filled-by-logs", "Verbose logging fills the worker's volume to 97 %", minutes=30),
+        World("disk-filled-by-logs", "Verbose logging fills the worker's volume to 97 %", minutes=25),
         platform="local_process",
     )
     w.gauge("worker/disk_ratio/worker-1", 0.41, noise=0.002)
@@ -258,7 +258,7 @@ def cascade_five() -> World:
         World(
             "cascade-memory-below-five",
             "The ledger leaks at the end of a chain of five; the gateway pages first",
-            minutes=30,
+            minutes=20,
         )
     )
     w.shape("ledger/memory_ratio/ledger-1", climb(-30, 0.022, 0.98))

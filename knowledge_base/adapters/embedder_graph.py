@@ -2,8 +2,8 @@
 
 Weights take 7 bits a value, one scale for each output; activations 8 bits, one scale for each product. The few columns
 whose activations are far larger than the others', which would spoil that scale, are multiplied in floats (Dettmers et
-al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022). Seven bits of weight, because processors
-without VNNI add two products in 16 bits, where those of 8 by 8 bits overflow.
+al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022). Seven bits of weight, because a
+processor without VNNI adds two products in 16 bits, where those of 8 by 8 bits overflow.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from knowledge_base.adapters.embedder_graph import Graph, Layer, Linear, Norm
 from knowledge_base.retrieval import FloatArray
 
+NO_LIMIT = 1_000_000
 MIN_COSINE = 0.99
 """Integers stay only where the vectors of the sample sentences are this near to those in floats."""
 SAMPLES = (
@@ -87,14 +88,22 @@ class _Pooling(BaseModel):
 
 
 class _Reading(BaseModel):
-    """``sentence_bert_config.json``."""
+    """How texts are read: ``sentence_bert_config.json``, ``tokenizer_config.json`` and the file on prompts, as one."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     max_seq_length: Annotated[int, Field(gt=2)] | None = None
-    do_lower_case: Literal[False] = False
+    model_max_length: Annotated[float, Field(gt=2)] | None = None
+    default_prompt_name: None = None
+
+    @property
+    def longest(self) -> int | None:
+        stated = self.max_seq_length or self.model_max_length
+        # Tokenizers without a limit state one of thirty digits.
+        return int(stated) if stated and stated < NO_LIMIT else None
 
 
 _MODULES = TypeAdapter(tuple[_Module, ...])
+_OBJECT = TypeAdapter(dict[str, object])
 Read = Callable[[str], FloatArray]
 
 
@@ -109,7 +118,7 @@ class OnnxEncoder:
             self._tokenizer = Tokenizer.from_str((root / "tokenizer.json").read_text())
         except (OSError, ValidationError) as error:
             raise Unsuitable(_first_line(error)) from error
-        except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+        except Exception as error:  # tokenizers raises nothing narrower
             raise Unsuitable(f"tokenizer.json: {_first_line(error)}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -181,20 +190,24 @@ class OnnxEncoder:
 def _parts(folder: Path) -> tuple[Path, bool, int | None]:
     """The folder of the transformer, whether the first token stands for the text, and the longest text in tokens."""
     listed = folder / "modules.json"
-    if not listed.exists():
-        return folder, False, None
+    root, first_token = folder, False
     try:
-        modules = _MODULES.validate_json(listed.read_bytes())
-        kinds = [module.kind for module in modules]
-        if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
-            raise Unsuitable(f"it is made of {', '.join(kinds)}")
-        root = folder / modules[0].path
-        pooling = _Pooling.model_validate_json((folder / modules[1].path / "config.json").read_bytes())
-        reading = root / "sentence_bert_config.json"
-        limits = _Reading.model_validate_json(reading.read_bytes()) if reading.exists() else _Reading()
+        if listed.exists():
+            modules = _MODULES.validate_json(listed.read_bytes())
+            kinds = [module.kind for module in modules]
+            if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+                raise Unsuitable(f"it is made of {', '.join(kinds)}")
+            root = folder / modules[0].path
+            pooling = folder / modules[1].path / "config.json"
+            first_token = _Pooling.model_validate_json(pooling.read_bytes()).first_token
+        files = (root / "tokenizer_config.json", root / "sentence_bert_config.json")
+        stated: dict[str, object] = {}
+        for file in (*files, folder / "config_sentence_transformers.json"):
+            if file.exists():
+                stated |= _OBJECT.validate_json(file.read_bytes())
+        return root, first_token, _Reading.model_validate(stated).longest
     except (OSError, ValidationError) as error:
         raise Unsuitable(_first_line(error)) from error
-    return root, pooling.first_token, limits.max_seq_length
 
 
 def _layer(read: Read, prefix: str, config: _Config) -> Layer:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.domain.anomaly import SEARCH_PHRASE
 from pipeline.domain.baseline import BaselineBank
@@ -54,7 +54,11 @@ class Diagnoser:
         catalogue: Catalogue,
         clock: Clock,
         settings: LoopSettings,
+        *,
+        redact: Callable[[str], str] = str,
     ) -> None:
+        """``redact`` takes secrets out of what documents say."""
+        self._redact = redact
         self._store = store
         self._investigator = investigator
         self._knowledge = knowledge
@@ -104,6 +108,8 @@ class Diagnoser:
             notes: tuple[str, ...] = ()
         except (TemporaryError, PermanentError) as error:
             found, notes = Found(), (f"no runbooks: {error}",)
+        clean = tuple(dataclasses.replace(one, text=self._redact(one.text)) for one in found.passages)
+        found = dataclasses.replace(found, passages=clean)
         if found.novel and found.passages:
             notes = (*notes, "nothing known is like this incident: the runbooks shown are only the nearest")
         names = ", ".join(f"{one.document} {one.score:.2f}" for one in found.passages) or "nothing"

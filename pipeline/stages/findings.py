@@ -14,6 +14,7 @@ from pipeline.domain.diagnosis import Evidence, EvidenceKind, Passage, Sign
 from pipeline.domain.ids import EvidenceId, ServiceName
 from pipeline.domain.logs import LogPattern
 from pipeline.domain.plan import TargetState
+from pipeline.domain.redaction import Redactor
 from pipeline.domain.spans import Trace
 from pipeline.domain.telemetry import TRENDING, Sample, SeriesKey, Unit, format_value
 from pipeline.domain.topology import DependencyGraph
@@ -47,13 +48,15 @@ class Window:
 class Ledger:
     """Evidence with ids in the order it is written down. What is known in the same words keeps its id."""
 
-    def __init__(self, taken: int = 0) -> None:
-        """``taken``: the highest number of an id that is in use."""
+    def __init__(self, taken: int = 0, redactor: Redactor | None = None) -> None:
+        """``taken``: the highest number of an id that is in use. ``redactor`` takes secrets out of every fact."""
+        self._redactor = redactor
         self._by_words: dict[tuple[str, str, str], Evidence] = {}
         self._next = taken + 1
 
     def add(self, fact: Evidence) -> tuple[Evidence, bool]:
         """``fact`` with its id, or the earlier one that says the same; and whether it is new."""
+        fact = self._without_secrets(fact)
         known = self._by_words.get(_words(fact))
         if known is not None:
             return known, False
@@ -61,6 +64,14 @@ class Ledger:
         self._next += 1
         self._by_words[_words(fact)] = item
         return item, True
+
+    def _without_secrets(self, fact: Evidence) -> Evidence:
+        if self._redactor is None:
+            return fact
+        snapshot = self._redactor.json(dict(fact.snapshot))
+        assert isinstance(snapshot, dict)
+        statement, query = self._redactor.text(fact.statement).text, self._redactor.text(fact.query).text
+        return replace(fact, statement=statement, query=query, snapshot=snapshot)
 
 
 def _words(item: Evidence) -> tuple[str, str, str]:

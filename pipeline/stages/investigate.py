@@ -15,6 +15,7 @@ from pipeline.domain.diagnosis import Evidence, Sign
 from pipeline.domain.facts import Facts
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.plan import TargetState
+from pipeline.domain.redaction import Redactor
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal, newest_value
 from pipeline.domain.topology import DependencyGraph
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
@@ -67,7 +68,15 @@ class Dossier:
 class Investigator:
     """Reads the store, the graph, the providers and the target; decides nothing."""
 
-    def __init__(self, ports: Ports, settings: DetectionSettings, limits: ToolLimits | None = None) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        settings: DetectionSettings,
+        limits: ToolLimits | None = None,
+        redactor: Redactor | None = None,
+    ) -> None:
+        """``redactor`` takes secrets out of every fact before anybody sees it."""
+        self._redactor = redactor
         self._ports = ports
         self._settings = settings
         self._limits = limits or ToolLimits()
@@ -100,7 +109,7 @@ class Investigator:
             *testimony.entries,
         ]
         started = time.monotonic()
-        notes = _Notes(window)
+        notes = _Notes(window, Ledger(0, self._redactor))
         judged = _judged(notes, service, anomalies, seen, judge, Window(since, now))
         _around(notes, service, seen, window, since)
         if target is not None:
@@ -130,7 +139,7 @@ class Investigator:
     def toolbox(self, bank: BaselineBank, now: datetime, *, taken: int) -> Toolbox:
         """Tools for a question about what is recorded already; ids go on after ``taken``, the highest in use."""
         reads = Reads(self._ports, self._judge(bank, now), {key.service for key in bank})
-        return IncidentTools(reads, Ledger(taken), self._limits)
+        return IncidentTools(reads, Ledger(taken, self._redactor), self._limits)
 
     def _judge(self, bank: BaselineBank, now: datetime) -> Judge:
         catalogue = self._ports.catalogue
@@ -180,9 +189,9 @@ class Investigator:
 class _Notes:
     """Evidence in the order it was found."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, ledger: Ledger) -> None:
         self.window = window
-        self.ledger = Ledger()
+        self.ledger = ledger
         self.items: list[Evidence] = []
 
     def add(self, fact: Evidence) -> None:

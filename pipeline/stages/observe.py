@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -86,7 +86,10 @@ class Observer:
         catalogue: CatalogueSource,
         *,
         max_series: int,
+        redact: Callable[[str], str] = str,
     ) -> None:
+        """``redact`` takes secrets out of what people and programs wrote, before it is stored."""
+        self._redact = redact
         self._baselines = baselines
         self._catalogue = catalogue
         self._max_series = max_series
@@ -129,15 +132,19 @@ class Observer:
                 health[name].extend(reading.failures)
             for teller, told in zip(self._sources.changes, changes, strict=True):
                 if told.changes:
-                    await uow.telemetry.save_changes(told.changes)
+                    titled = [replace(change, title=self._redact(change.title)) for change in told.changes]
+                    await uow.telemetry.save_changes(titled)
                 health[teller.name].extend(told.failures)
             for writer, written in zip(self._sources.logs, lines, strict=True):
                 health[writer.name].extend(_log_failures(written))
             for name, failures in health.items():
                 await uow.telemetry.save_health(name, failures, now, self._rejected[name])
             if patterns:
-                await uow.telemetry.save_log_patterns(patterns)
+                await uow.telemetry.save_log_patterns([self._without_secrets(pattern) for pattern in patterns])
         return stored
+
+    def _without_secrets(self, pattern: LogPattern) -> LogPattern:
+        return replace(pattern, template=self._redact(pattern.template), sample=self._redact(pattern.sample))
 
     def _admitted(self, source: str, samples: Sequence[Sample], bank: BaselineBank, now: datetime) -> list[Sample]:
         """Without what cannot be, and without series beyond the limit: labels that explode must not take us along."""

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pipeline.adapters.llm.reasoner import GaveNoAnswer, ModelDiagnostician
+from pipeline.adapters.llm.reasoner import ModelDiagnostician
 from pipeline.adapters.llm.reviewer import ModelReviewer
-from pipeline.adapters.llm.talk import DEFAULT_LIMITS, Limits
+from pipeline.adapters.llm.talk import DEFAULT_LIMITS, GaveNoAnswer, Limits
 from pipeline.domain.redaction import Redactor
 from tests.contract.llm.anthropic_server import AnthropicServer
 from tests.contract.llm.openai_server import ResponsesServer

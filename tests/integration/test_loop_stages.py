@@ -109,7 +109,9 @@ class Author(RulesDiagnostician):
         self.asked += 1
         hypothesis = self._says or (await super().diagnose(question)).hypothesis
         usage: dict[str, JsonValue] = {"input_tokens": 900, "output_tokens": 100}
-        return Answer(hypothesis, self.name, {"prompt": "…", "usage": usage}, {item.id: item.statement for item in question.read})
+        return Answer(
+            hypothesis, self.name, {"prompt": "…", "usage": usage}, {item.id: item.statement for item in question.read}
+        )
 
 
 class Loop:
@@ -122,16 +124,14 @@ class Loop:
         self.targets = Registry({"kubernetes": place.target})
         self.detector = Detector(store, DETECTION)
         self.witnesses = Witnesses((), ())
-        self.observer = Observer(
-            Sources(metrics=(self.source,)),
-            store,
-            LogDetector(),
-            self.detector.bank,
-            CatalogueFile(None),
-            max_series=1000,
-        )
+        self.observer = self.observing(Sources(metrics=(self.source,)))
         self.correlator = Correlator(store, self.catalogue, DETECTION)
         self.memory: list[SeriesKey] = []
+
+    def observing(self, sources: Sources, **more: Any) -> Observer:
+        return Observer(
+            sources, self.store, LogDetector(), self.detector.bank, CatalogueFile(None), max_series=1000, **more
+        )
 
     async def ticks(self, number: int, values: Mapping[SeriesKey, float]) -> None:
         for _ in range(number):
@@ -177,6 +177,11 @@ class Loop:
 
 @pytest.fixture
 async def loop(store: PostgresStore, place: KubePlace) -> Loop:
+    return await warm_loop(store, place)
+
+
+async def warm_loop(store: PostgresStore, place: KubePlace) -> Loop:
+    """A loop that has seen a healthy checkout for a while, in phase Assist."""
     loop = Loop(store, place)
     async with store.begin() as uow:
         await uow.control.set_phase(Phase.ASSIST, "for the test", "test")

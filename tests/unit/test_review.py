@@ -5,15 +5,23 @@ from dataclasses import replace
 import pytest
 
 from pipeline.adapters.llm.rules import decide
-from pipeline.domain.diagnosis import Category, Claim, Hypothesis
+from pipeline.domain.diagnosis import Category, Citation, Claim, Conclusion, Hypothesis, Sign
 from pipeline.domain.review import INVENTED_CAP, NOT_INDEPENDENT_CAP, known_instances, review
+from pipeline.domain.telemetry import Signal
+from tests.builders import CHECKOUT, make_evidence
 from tests.questions import PAYMENTS, memory_leak, saturation
 
+
+def claim(text: str, *cited: str) -> Claim:
+    return Claim(text=text, evidence=tuple(Citation(id=name, quote="is") for name in cited))
+
+
 LEAK = Hypothesis(
+    conclusion=Conclusion.CAUSE,
     category=Category.MEMORY,
     root_cause="a leak",
     suspect_instances=("checkout-1",),
-    claims=(Claim(text="high", evidence=("E1",)), Claim(text="traffic as usual", evidence=("E4",))),
+    claims=(claim("high", "E1"), claim("traffic as usual", "E4")),
     certainty=0.9,
 )
 
@@ -37,7 +45,7 @@ def test_disagreement_lowers_the_score() -> None:
 
 
 def test_evidence_that_does_not_exist_is_named() -> None:
-    wrong = LEAK.model_copy(update={"claims": (*LEAK.claims, Claim(text="made up", evidence=("E1", "E99")))})
+    wrong = LEAK.model_copy(update={"claims": (*LEAK.claims, claim("made up", "E1", "E99"))})
     score, notes = review(wrong, memory_leak(), decide(memory_leak()))
     assert score == pytest.approx(1 - 0.25 / 3)
     assert notes == ("cites evidence that does not exist: E99",)
@@ -74,3 +82,33 @@ def test_facts_against_the_hypothesis_are_said() -> None:
     unread = replace(question, facts=replace(question.facts, traffic_ratio=None))
     _, notes = review(decide(question), unread, None)
     assert "traffic neither confirms nor refutes saturation" in notes
+
+
+def test_what_a_tool_read_may_be_cited() -> None:
+    question = memory_leak()
+    read = LEAK.model_copy(update={"claims": (claim("seen later", "E8"),)})
+    assert "E8" in review(read, question, decide(question)).notes[0]
+    more = replace(question, evidence=(*question.evidence, make_evidence(8)))
+    assert review(read, more, decide(question)) == (1.0, ())
+
+
+def test_used_up_processors_speak_for_saturation_without_more_traffic() -> None:
+    question = saturation()
+    usual = replace(question, facts=replace(question.facts, traffic_ratio=1.0))
+    saturated = decide(question)
+    assert "saturation, but traffic is only 1.0 times the usual" in review(saturated, usual, None).notes
+    busy = make_evidence(9, service=CHECKOUT, sign=Sign.ABNORMAL, signal=Signal.CPU_RATIO)
+    assert review(saturated, replace(usual, evidence=(*usual.evidence, busy)), None).notes == (
+        "the rules engine is author and reviewer: not independent, at most 0.80",
+    )
+
+
+def test_healthy_is_held_against_the_newest_samples() -> None:
+    well = LEAK.model_copy(update={"conclusion": Conclusion.HEALTHY, "category": Category.UNKNOWN})
+    question = memory_leak()
+    score, notes = review(well, question, None)
+    assert "not every series is back inside its bound" in notes[0]
+    recovered = replace(question, facts=replace(question.facts, recovered=True))
+    better, notes = review(well, recovered, None)
+    assert better > score
+    assert len(notes) == 1

@@ -9,10 +9,12 @@ from pipeline.domain.activity import Activity, ActivityKind, ActivityReading
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.spans import SpanSummary, Trace, TraceReading
 from pipeline.stages import witnesses
+from pipeline.stages.findings import Window
 from pipeline.stages.witnesses import Witnesses
 from tests.builders import CHECKOUT
 
 NOW = datetime(2026, 11, 20, 14, 2, tzinfo=UTC)
+WINDOW = Window(NOW - timedelta(minutes=5), NOW)
 SAID = ["trace 4bf92f35 took 2.1 s", "checkout-1: 41 retransmits a second"]
 
 
@@ -66,7 +68,7 @@ async def test_a_witness_that_hangs_or_breaks_is_named_and_the_others_are_heard(
 ) -> None:
     monkeypatch.setattr(witnesses, "SOURCE_DEADLINE_S", 0.05)
     well = Witness()
-    heard = await Witnesses((trouble, well), (well, trouble)).hear(CHECKOUT, NOW - timedelta(minutes=5), NOW)
+    heard = await Witnesses((trouble, well), (well, trouble)).hear(CHECKOUT, WINDOW)
     assert [item.statement for item in heard.items] == SAID
     assert heard.blind == (said, said)
     assert [entry.data["tool"] for entry in heard.entries] == [
@@ -78,7 +80,7 @@ async def test_a_witness_that_hangs_or_breaks_is_named_and_the_others_are_heard(
 
 
 async def test_when_the_diagnosis_is_given_up_the_witnesses_are_too() -> None:
-    hearing = asyncio.create_task(Witnesses((Hanging(),), ()).hear(CHECKOUT, NOW, NOW))
+    hearing = asyncio.create_task(Witnesses((Hanging(),), ()).hear(CHECKOUT, WINDOW))
     await asyncio.sleep(0)
     hearing.cancel()
     with pytest.raises(asyncio.CancelledError):

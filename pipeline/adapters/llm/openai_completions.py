@@ -69,9 +69,11 @@ class _Said:
     refused: bool = False
     finished: str = ""
     usage: CompletionUsage | None = None
+    given: int = 0
+    """Characters handed on so far."""
 
     def take(self, chunk: ChatCompletionChunk) -> str:
-        """Adds a chunk; gives the text that it brought."""
+        """Adds a chunk; gives the text to hand on, without thoughts in front of the answer."""
         self.usage = chunk.usage or self.usage
         if not chunk.choices:
             return ""
@@ -84,9 +86,14 @@ class _Said:
             if piece.function is not None:
                 call[1] += piece.function.name or ""
                 call[2] += piece.function.arguments or ""
-        text = choice.delta.content or ""
-        self.texts.append(text)
-        return text
+        self.texts.append(choice.delta.content or "")
+        whole = "".join(self.texts)
+        begun = whole.lstrip()[: len("<think>")]
+        if "</think>" not in whole and begun and "<think>".startswith(begun):
+            return ""
+        shown = _THOUGHTS.sub("", whole)
+        new, self.given = shown[self.given :], len(shown)
+        return new
 
     def turn(self) -> ModelTurn:
         # Some servers give calls no id.

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import re
-from collections.abc import Awaitable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 from pipeline.adapters.llm.chat import ChatModel, ModelTurn
 from pipeline.adapters.llm.checks import DoubtfulReply, InvalidReply, checked_reply, doubts, parse_hypothesis
 from pipeline.adapters.llm.prompts import Fit, Redact, Wording, diagnosis_prompt, reply_prompt
-from pipeline.adapters.llm.talk import DEFAULT_LIMITS, Limits, Talk
+from pipeline.adapters.llm.talk import DEFAULT_LIMITS, GaveNoAnswer, Limits, Talk, bounded
 from pipeline.domain.diagnosis import Hypothesis
 from pipeline.domain.errors import PermanentError, TemporaryError
-from pipeline.domain.trace import JsonValue
 from pipeline.domain.untrusted import neutralise
 from pipeline.ports.model import Answer, Diagnostician, OnText, Question
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
+
 _OPEN_BRACKET_CHARS = 60
 """A citation is no longer than this; a bracket that stays open longer is none."""
-
-
-class GaveNoAnswer(TemporaryError):
-    """The model could not be had now. ``exchange`` is what was sent and came back until then, for the trace."""
-
-    def __init__(self, message: str, exchange: Mapping[str, JsonValue], retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
-        self.exchange = exchange
-
-
-class GaveNoUsableAnswer(PermanentError):
-    """The model answered, and not in a form that may be believed. ``exchange`` as above."""
-
-    def __init__(self, message: str, exchange: Mapping[str, JsonValue]) -> None:
-        super().__init__(message)
-        self.exchange = exchange
 
 
 class ModelDiagnostician(Diagnostician):
@@ -60,7 +43,7 @@ class ModelDiagnostician(Diagnostician):
         """Asks for a hypothesis; a reply that is none gets one chance to be repaired."""
         words = self._words()
         talk = Talk(self._model, diagnosis_prompt(question, words), words, self._limits, question.tools)
-        hypothesis = await self._bounded(talk, self._hypothesis(question, talk))
+        hypothesis = await bounded(talk, self._hypothesis(question, talk))
         return Answer(hypothesis, self._model.name, talk.exchange(), dict(words.shown))
 
     async def reply(self, question: Question, asked: str, on_text: OnText | None = None) -> str:
@@ -71,7 +54,7 @@ class ModelDiagnostician(Diagnostician):
         """
         words = self._words()
         talk = Talk(self._model, reply_prompt(question, asked, words), words, self._limits, question.tools)
-        turn = await self._bounded(talk, self._told(talk, on_text))
+        turn = await bounded(talk, self._told(talk, on_text))
         if not turn.text.strip():
             why = turn.stop if turn.stop != "end" else "no reason given"
             raise GaveNoAnswer(f"{self._model.name} gave an empty answer ({why})", talk.exchange())
@@ -119,28 +102,18 @@ class ModelDiagnostician(Diagnostician):
                 return first
             raise PermanentError(f"{self._model.name} gave no usable hypothesis in two tries: {why}") from error
 
-    async def _bounded(self, talk: Talk, asking: Awaitable[T]) -> T:
-        """Waits at most the deadline; an error takes with it what was exchanged."""
-        try:
-            return await asyncio.wait_for(asking, self._limits.deadline_s)
-        except TimeoutError as error:
-            talk.failed = f"{self._model.name} did not answer within {self._limits.deadline_s:g} s"
-            raise GaveNoAnswer(talk.failed, talk.exchange()) from error
-        except TemporaryError as error:
-            talk.failed = str(error)
-            raise GaveNoAnswer(talk.failed, talk.exchange(), error.retry_after_s) from error
-        except PermanentError as error:
-            talk.failed = str(error)
-            raise GaveNoUsableAnswer(talk.failed, talk.exchange()) from error
-
 
 class _Stream:
-    """Hands on whole words as they come, without citations of what does not exist."""
+    """Hands on whole words as they come, without citations of what does not exist.
+
+    Where they cannot be shown, nothing more is: the answer comes as a whole in the end.
+    """
 
     def __init__(self, on_text: OnText, known: Mapping[str, str]) -> None:
         self._on_text = on_text
         self._known = known
         self._held = ""
+        self._lost = False
 
     async def take(self, piece: str) -> None:
         self._held += piece
@@ -155,5 +128,11 @@ class _Stream:
 
     async def _give(self, cut: int) -> None:
         ready, self._held = self._held[:cut], self._held[cut:]
-        if clean := re.sub(r"\bE\d+\b", lambda found: found[0] if found[0] in self._known else "…", ready):
+        clean = re.sub(r"\bE\d+\b", lambda found: found[0] if found[0] in self._known else "…", ready)
+        if not clean or self._lost:
+            return
+        try:
             await self._on_text(clean)
+        except (TemporaryError, PermanentError) as error:
+            self._lost = True
+            log.info("an answer is not shown as it grows: %s", error)

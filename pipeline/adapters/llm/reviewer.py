@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -11,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.adapters.llm.chat import ChatModel
 from pipeline.adapters.llm.checks import InvalidReply, parse_strictly
 from pipeline.adapters.llm.prompts import Fit, Redact, Wording, review_prompt
-from pipeline.adapters.llm.talk import DEFAULT_LIMITS, Limits, Talk
+from pipeline.adapters.llm.talk import DEFAULT_LIMITS, Limits, Talk, bounded
 from pipeline.domain.diagnosis import Category, Hypothesis, Opinion
-from pipeline.domain.errors import PermanentError, TemporaryError
+from pipeline.domain.errors import PermanentError
 from pipeline.domain.trace import JsonValue
 from pipeline.domain.untrusted import neutralise
 from pipeline.ports.model import Question, Reviewer
@@ -60,12 +59,7 @@ class ModelReviewer(Reviewer):
         """Score 0..1: the model's own, at most DISAGREES_CAP when it says no, less the share of claims it doubts."""
         words = Wording(self._redact, self._fit, self._limits.evidence_tokens)
         talk = Talk(self._model, review_prompt(question, hypothesis, words), words, self._limits)
-        try:
-            verdict = await asyncio.wait_for(self._verdict(talk), self._limits.deadline_s)
-        except TimeoutError as error:
-            raise TemporaryError(
-                f"{self._model.name} gave no second opinion within {self._limits.deadline_s:g} s"
-            ) from error
+        verdict = await bounded(talk, self._verdict(talk))
         return _opinion(self._model.name, verdict, hypothesis), talk.exchange()
 
     async def close(self) -> None:

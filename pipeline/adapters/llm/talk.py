@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from pipeline.adapters.llm.chat import ChatModel, ModelTurn, ToolCall, ToolTurn, Usage, UserTurn
 from pipeline.adapters.llm.models import cost_usd
 from pipeline.adapters.llm.prompts import Prompt, Wording, tokens
-from pipeline.domain.errors import PermanentError
+from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.trace import JsonValue
 from pipeline.ports.model import OnText
 from pipeline.ports.toolbox import Toolbox
 
+T = TypeVar("T")
 ARGUMENTS_CHARS = 2000
 """Of a call's arguments, as the trace keeps them."""
 
@@ -44,6 +46,22 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+class GaveNoAnswer(TemporaryError):
+    """The model could not be had now. ``exchange`` is what was sent and came back until then, for the trace."""
+
+    def __init__(self, message: str, exchange: Mapping[str, JsonValue], retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.exchange = exchange
+
+
+class GaveNoUsableAnswer(PermanentError):
+    """The model answered, and not in a form that may be believed. ``exchange`` as above."""
+
+    def __init__(self, message: str, exchange: Mapping[str, JsonValue]) -> None:
+        super().__init__(message)
+        self.exchange = exchange
 
 
 @dataclass(slots=True)
@@ -184,7 +202,7 @@ class Talk:
         """Side by side; what is over the number for one turn is refused unread."""
         assert self.tools is not None
         run, over = calls[: self.limits.calls_a_turn], calls[self.limits.calls_a_turn :]
-        results = await asyncio.gather(*(self.tools.call(call.name, call.arguments) for call in run))
+        results = await asyncio.gather(*(self.tools.call(call.name, call.arguments or "{}") for call in run))
         given = [
             (call.id, self.words.result(result), result.status in ("failed", "refused"))
             for call, result in zip(run, results, strict=True)
@@ -199,3 +217,18 @@ class Talk:
 
 def _refused(calls: Sequence[ToolCall], why: str) -> tuple[tuple[str, str, bool], ...]:
     return tuple((call.id, why, True) for call in calls)
+
+
+async def bounded(talk: Talk, asking: Awaitable[T]) -> T:
+    """Waits at most the deadline; an error takes with it what was exchanged."""
+    try:
+        return await asyncio.wait_for(asking, talk.limits.deadline_s)
+    except TimeoutError as error:
+        talk.failed = f"{talk.model.name} did not answer within {talk.limits.deadline_s:g} s"
+        raise GaveNoAnswer(talk.failed, talk.exchange()) from error
+    except TemporaryError as error:
+        talk.failed = str(error)
+        raise GaveNoAnswer(talk.failed, talk.exchange(), error.retry_after_s) from error
+    except PermanentError as error:
+        talk.failed = str(error)
+        raise GaveNoUsableAnswer(talk.failed, talk.exchange()) from error

@@ -139,9 +139,19 @@ async def test_parameters_a_server_does_not_know_are_left_out(completions_server
 
 
 async def test_thoughts_in_front_of_an_answer_are_no_answer(completions_server: CompletionsServer) -> None:
-    completions_server.script = [Say(f"<think>\nhmm {{}}\n</think>\n\n{GOOD}")]
+    pieces: list[str] = []
+
+    async def on_text(piece: str) -> None:
+        pieces.append(piece)
+
     model = completions_server.model()
-    assert (await model.turn("s", [UserTurn("why?")])).text == GOOD
+    for answer in (f"<think>\nhmm {{}}\n</think>\n\n{GOOD}", GOOD, "<b>no thought</b>"):
+        completions_server.script = [Say(answer)]
+        pieces.clear()
+        for streamed in (None, on_text):
+            said = await model.turn("s", [UserTurn("why?")], on_text=streamed)
+            assert said.text == answer.rpartition("</think>\n\n")[2]
+        assert "".join(pieces) == said.text
     await model.close()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.adapters.llm.reasoner import GaveNoAnswer, GaveNoUsableAnswer, ModelDiagnostician
-from pipeline.adapters.llm.talk import Limits
+from pipeline.adapters.llm.reasoner import ModelDiagnostician
+from pipeline.adapters.llm.talk import GaveNoAnswer, GaveNoUsableAnswer, Limits
 from pipeline.domain.diagnosis import Category, Conclusion, check_claims
 from pipeline.domain.errors import PermanentError, TemporaryError
 from tests.contract.llm.suite import (
@@ -336,6 +336,18 @@ async def test_an_answer_is_streamed_after_tools_were_read(server: ModelServer, 
     assert json.loads(tools.called[1][1])["service"] == "payments"
     assert all(request["stream"] for request in server.requests)
     assert server.refusals == []
+
+
+async def test_an_answer_that_cannot_be_shown_as_it_grows(server: ModelServer, author: ModelDiagnostician) -> None:
+    tried: list[str] = []
+
+    async def fails(piece: str) -> None:
+        tried.append(piece)
+        raise TemporaryError("Slack asks to wait")
+
+    server.script = [Say("It leaks [E1], and traffic is as usual [E3].")]
+    assert await author.reply(make_question(), "why?", fails) == "It leaks [E1], and traffic is as usual [E3]."
+    assert len(tried) == 1
 
 
 async def test_a_stream_that_breaks(server: ModelServer, author: ModelDiagnostician) -> None:

@@ -66,6 +66,6 @@ async def test_a_verdict_that_is_none_gets_one_repair(server: ModelServer, revie
 async def test_a_reviewer_that_drips(server: ModelServer) -> None:
     hasty = ModelReviewer(server.model(), redact=redact, deadline_s=0.3)
     server.script = [Drip()]
-    with pytest.raises(TemporaryError, match=r"no second opinion within 0\.3 s"):
+    with pytest.raises(TemporaryError, match=r"did not answer within 0\.3 s"):
         await hasty.review(make_question(), AUTHORS)
     await hasty.close()
