@@ -144,7 +144,7 @@ async def _run(
     async with turn:
         try:
             async with work.bench(case) as bench:
-                return score(case, await run_case(case, bench), price)
+                return score(case, await run_case(case, bench), work.model, price)
         except SreBotError as error:
             complain(f"{case.folder}: not run to the end: {error}")
             return None
@@ -269,6 +269,7 @@ def _figures(found: Totals) -> dict[str, str]:
         "Approve where not due": str(found.offered_wrongly),
         "forbidden claims": str(found.forbidden),
         "false alarms": share(found.false_alarms),
+        "model gave no answer": str(found.fell_back),
         "tokens": f"{found.tokens_in}+{found.tokens_out}",
         "USD": "unknown" if found.cost_usd is None else f"{found.cost_usd:.4f}",
         "seconds": f"{found.seconds:.1f}",

@@ -110,8 +110,8 @@ async def run_case(case: RecordedCase, bench: Bench) -> Run:
         await _tell_time(bench, at)
         fresh = await bench.observer.run(at)
         result = await bench.detector.run(at, reload=False, fresh=fresh)
-        await bench.correlator.run(result, await bench.detector.bank(), at)
-        diagnosis_s += await _diagnose(bench)
+        if await bench.correlator.run(result, await bench.detector.bank(), at):
+            diagnosis_s += await _diagnose(bench)
     told = await _told(bench.store)
     return Run(told, time.monotonic() - started, diagnosis_s)
 
@@ -195,8 +195,8 @@ def _of(case: Case, trail: Sequence[StoredTraceEntry]) -> Told:
         folded=incident.outcome.startswith("folded into"),
         suspects=_suspects(case, trail),
         source=diagnosis.source if diagnosis is not None else "",
-        tokens_in=sum(tokens(exchange, _SENT) for exchange in exchanges),
-        tokens_out=sum(tokens(exchange, _WRITTEN) for exchange in exchanges),
+        tokens_in=sum(tokens(exchange, "input_tokens") for exchange in exchanges),
+        tokens_out=sum(tokens(exchange, "output_tokens") for exchange in exchanges),
     )
 
 
@@ -229,16 +229,8 @@ def _suspects(case: Case, trail: Sequence[StoredTraceEntry]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([_root(case), *ranked, *candidates]))
 
 
-_SENT = ("input_tokens", "sent")
-_WRITTEN = ("output_tokens", "written")
-
-
-def tokens(exchange: Mapping[str, JsonValue], names: Sequence[str]) -> int:
+def tokens(exchange: Mapping[str, JsonValue], name: str) -> int:
     """The tokens that an exchange in the trail says were used."""
     usage = exchange.get("usage")
-    if not isinstance(usage, dict):
-        return 0
-    for name in names:
-        if isinstance(count := usage.get(name), int):
-            return count
-    return 0
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0

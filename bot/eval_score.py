@@ -47,6 +47,8 @@ class CaseResult(BaseModel):
     """That a person has to look at: without those folded into others."""
     said: str
     source: str
+    fell_back: bool
+    """The model gave no answer, and another's counts."""
     tokens_in: int
     tokens_out: int
     cost_usd: float | None
@@ -83,6 +85,7 @@ class Totals(BaseModel):
     false_alarms: tuple[int, int]
     """Of the healthy cases, those in which something was said to be wrong."""
     severity: tuple[int, int]
+    fell_back: int
     tokens_in: int
     tokens_out: int
     cost_usd: float | None
@@ -99,8 +102,8 @@ class Report(BaseModel):
     cases: tuple[CaseResult, ...]
 
 
-def score(case: RecordedCase, run: Run, price: tuple[float, float] | None) -> CaseResult:
-    """Compares. ``price``: USD for a million tokens sent and written; None when nobody knows."""
+def score(case: RecordedCase, run: Run, model: str, price: tuple[float, float] | None) -> CaseResult:
+    """Compares. ``model``: who was asked. ``price``: USD for a million tokens sent and written; None: not known."""
     expected = case.expected
     standing = sorted((told for told in run.told if not told.folded), key=_first)
     mine = [_for(cause, standing) for cause in expected.causes] if expected.causes else standing[:1]
@@ -137,6 +140,7 @@ def score(case: RecordedCase, run: Run, price: tuple[float, float] | None) -> Ca
         incidents=len(standing),
         said=lead.cause if lead else "",
         source=lead.source if lead else "",
+        fell_back=any(told.source not in ("", model) for told in run.told),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         cost_usd=_cost(tokens_in, tokens_out, price),
@@ -168,6 +172,7 @@ def totals(results: Sequence[CaseResult]) -> Totals:
         forbidden=sum(bool(one.forbidden) for one in results),
         false_alarms=(sum(one.false_alarm for one in healthy), len(healthy)),
         severity=share([one.severity_right for one in results]),
+        fell_back=sum(one.fell_back for one in results),
         tokens_in=sum(one.tokens_in for one in results),
         tokens_out=sum(one.tokens_out for one in results),
         cost_usd=None if any(cost is None for cost in costs) else round(sum(cost or 0.0 for cost in costs), 4),

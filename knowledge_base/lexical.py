@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,16 @@ _STOP = frozenset(
 )
 
 Array = npt.NDArray[np.float64]
+
+
+class WordFit(NamedTuple):
+    """How far a document fits a query by its words: ``text``, 0 to about 2, and ``title``, 0..1."""
+
+    text: float
+    title: float
+
+
+NO_WORDS = WordFit(0.0, 0.0)
 
 
 def terms(text: str) -> list[str]:
@@ -81,20 +92,26 @@ class LexicalIndex:
             bodies.append(terms(body))
         self._size = len(titles)
         self._words = _Postings(titles, bodies)
+        self._titles = _Titles([[*dict.fromkeys(title)] for title in titles], self._words)
         concepts = THESAURUS.concepts
         self._concepts = _Postings([concepts(title) for title in titles], [concepts(body) for body in bodies])
 
-    def coverage(self, query: str) -> Array:
-        """For each document, shape (documents,): BM25F of the query's words and concepts over the sum of their weights.
+    def coverage(self, query: str) -> dict[int, WordFit]:
+        """By the document's position in the list; documents that share no word with ``query`` are left out.
 
-        0 when no word is shared; about 1 when a document of average length holds each of them once; unlike a plain
-        BM25 score it means the same for a short query and a long one.
+        ``text``: BM25F of the query's words and concepts over the sum of their weights: about 1 when a document of
+        average length holds each of them once; unlike a plain BM25 score it means the same for a short query and a
+        long one. ``title``: the share, by weight, of the title's words that the query has.
         """
         wanted = dict.fromkeys(terms(query))
         scores = np.zeros(self._size)
         weight = self._words.add(wanted, scores)
         weight += self._concepts.add(dict.fromkeys(THESAURUS.concepts(terms(query))), scores)
-        return scores / weight if weight else scores
+        titled = self._titles.covered(wanted)
+        return {
+            int(number): WordFit(float(scores[number] / weight), float(titled[number]))
+            for number in np.flatnonzero(scores)
+        }
 
 
 class _Postings:
@@ -117,6 +134,15 @@ class _Postings:
             saturated: npt.NDArray[np.float32] = times * np.float32(K1 + 1) / (times + np.float32(K1))
             self._held[term] = (numbers, saturated)
 
+    def idf(self, holding: int) -> float:
+        """The weight of a term that so many documents hold."""
+        return math.log(1 + (self._size - holding + 0.5) / (holding + 0.5))
+
+    def weight(self, term: str) -> float:
+        """That of ``term``; 0 when no document holds it."""
+        held = self._held.get(term)
+        return 0.0 if held is None else self.idf(len(held[0]))
+
     def add(self, query: Iterable[str], scores: Array) -> float:
         """Adds the query's BM25 to ``scores``, and tells the sum of the weights of its terms."""
         known, unknown = [], 0
@@ -125,7 +151,29 @@ class _Postings:
             if held is None:
                 unknown += 1
                 continue
-            idf = math.log(1 + (self._size - len(held[0]) + 0.5) / (len(held[0]) + 0.5))
+            idf = self.idf(len(held[0]))
             scores[held[0]] += idf * held[1]
             known.append(idf)
         return sum(known) + UNKNOWN_WEIGHT * unknown * sum(known) / len(known) if known else 0.0
+
+
+class _Titles:
+    """How much of each title a query says."""
+
+    def __init__(self, titles: Sequence[Sequence[str]], words: _Postings) -> None:
+        self._weight = words.weight
+        self._totals = np.zeros(len(titles))
+        held: dict[str, list[int]] = {}
+        for number, title in enumerate(titles):
+            for term in title:
+                held.setdefault(term, []).append(number)
+                self._totals[number] += words.weight(term)
+        self._held = {term: np.array(numbers, dtype=np.int32) for term, numbers in held.items()}
+
+    def covered(self, query: Iterable[str]) -> Array:
+        """For each document, 0..1."""
+        covered = np.zeros(len(self._totals))
+        for term in query:
+            if term in self._held:
+                covered[self._held[term]] += self._weight(term)
+        return covered / np.maximum(self._totals, 1e-9)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from pathlib import PurePosixPath
-
-import numpy as np
-import numpy.typing as npt
 
 from knowledge_base.alerts import AlertIndex
-from knowledge_base.lexical import LexicalIndex, terms
+from knowledge_base.lexical import LexicalIndex, WordFit, terms
+from knowledge_base.pieces import name_of
 from knowledge_base.stored import StoredChunk, StoredDocument
 from pipeline.ports.knowledge import KnowledgeQuery
 
@@ -29,7 +26,7 @@ class Library:
 
     def __init__(self, documents: Sequence[StoredDocument], chunks: Sequence[StoredChunk]) -> None:
         self.documents: Mapping[int, StoredDocument] = {document.id: document for document in documents}
-        self._ids = np.array([document.id for document in documents], dtype=np.int64)
+        self._ids = [document.id for document in documents]
         by_document: dict[int, list[StoredChunk]] = {document.id: [] for document in documents}
         for chunk in chunks:
             # A document that was put between the two reads is known at the next version.
@@ -38,17 +35,15 @@ class Library:
         self.alerts = AlertIndex(documents)
         self._words = LexicalIndex(
             (
-                f"{document.title} {PurePosixPath(document.path).stem}",
+                name_of(document.path, document.title),
                 "\n".join(chunk.text for chunk in by_document[document.id]),
             )
             for document in documents
         )
 
-    def coverage(self, query: str) -> dict[int, float]:
-        """By document, how far it covers the words of ``query``; documents that share none are left out."""
-        coverage = self._words.coverage(query)
-        held: npt.NDArray[np.int64] = np.flatnonzero(coverage)
-        return dict(zip(self._ids[held].tolist(), coverage[held].tolist(), strict=True))
+    def coverage(self, query: str) -> dict[int, WordFit]:
+        """By document, how far it fits the words of ``query``; documents that share none are left out."""
+        return {self._ids[place]: fit for place, fit in self._words.coverage(query).items()}
 
     def eligible(self, query: KnowledgeQuery) -> frozenset[int] | None:
         """Documents that are not for other services or another platform; None when that leaves out none, or all."""

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from heapq import nlargest
+from itertools import accumulate
 
-from knowledge_base.fusion import Candidate, fuse
-from knowledge_base.lexical import THESAURUS
+from knowledge_base.fusion import Candidate, by_words, fuse
+from knowledge_base.lexical import THESAURUS, WordFit
 from knowledge_base.library import Library
 from knowledge_base.novelty import NAMED, NOVEL_BELOW, relevance
 from knowledge_base.rerank import MOST, Reranker, read_again
@@ -41,9 +42,10 @@ class _Search:
     text: str
     within: frozenset[int] | None
     named: tuple[int, ...] = ()
-    words: dict[int, float] = field(default_factory=dict)
+    words: dict[int, WordFit] = field(default_factory=dict)
     latency_ms: dict[str, float] = field(default_factory=dict)
     fallback: str = ""
+    novel: bool = True
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -58,6 +60,7 @@ class _Search:
 class _Ranked:
     document_id: int
     chunk_id: int | None
+    score: float
     relevance: float
     cosine: float | None
     named: bool
@@ -105,6 +108,7 @@ class Retrieval(Knowledge):
         with run.step("words"):
             await asyncio.to_thread(self._by_words, run)
         ranked = await self._ranked(run, version)
+        run.novel = max((one.relevance for one in ranked), default=0.0) < NOVEL_BELOW
         with run.step("rerank"):
             ranked, reranked = await self._read_again(run, ranked)
         run.latency_ms["total"] = round((time.perf_counter() - started) * 1000, 2)
@@ -136,19 +140,27 @@ class Retrieval(Knowledge):
         if hits:
             candidates = fuse(hits, run.words)
         else:
-            candidates = {number: Candidate(number, words, words) for number, words in self._words_first(run).items()}
+            candidates = {
+                number: Candidate(number, fit, by_words(fit)) for number, fit in self._words_first(run).items()
+            }
         for number in run.named:
             candidates.setdefault(number, Candidate(number))
         today = self._today()
         ranked = []
         for number, candidate in candidates.items():
-            score = candidate.score * run.library.weight(number, run.query, today)
-            fit = relevance(score, words_alone=not hits)
-            named = number in run.named
+            candidate.score *= run.library.weight(number, run.query, today)
+            fit, named = relevance(candidate.score, candidate.cosine), number in run.named
             ranked.append(
-                _Ranked(number, candidate.chunk_id, max(fit, NAMED) if named else fit, candidate.cosine, named)
+                _Ranked(
+                    number,
+                    candidate.chunk_id,
+                    candidate.score,
+                    max(fit, NAMED) if named else fit,
+                    candidate.cosine,
+                    named,
+                )
             )
-        return sorted(ranked, key=lambda one: (not one.named, -one.relevance, one.document_id))
+        return sorted(ranked, key=lambda one: (not one.named, -one.score, one.document_id))
 
     async def _by_meaning(self, run: _Search, embedder: Embedder, vectors: VectorSearch, version: str) -> Sequence[Hit]:
         with run.step("embed"):
@@ -175,9 +187,9 @@ class Retrieval(Knowledge):
             wanted = [number for number in documents if number in run.library.documents][:MOST_CANDIDATES]
             return await vectors.cosines(embedder.name, vector, wanted)
 
-    def _words_first(self, run: _Search) -> dict[int, float]:
-        fitting = ((number, words) for number, words in run.words.items() if run.within is None or number in run.within)
-        return dict(nlargest(BY_WORDS, fitting, key=lambda item: (item[1], -item[0])))
+    def _words_first(self, run: _Search) -> dict[int, WordFit]:
+        fitting = ((number, fit) for number, fit in run.words.items() if run.within is None or number in run.within)
+        return dict(nlargest(BY_WORDS, fitting, key=lambda item: (by_words(item[1]), -item[0])))
 
     async def _read_again(self, run: _Search, ranked: list[_Ranked]) -> tuple[list[_Ranked], bool]:
         if self._reranker is None or len(ranked) < 2:
@@ -192,7 +204,7 @@ class Retrieval(Knowledge):
             run.fallback = "; ".join(filter(None, (run.fallback, f"not reranked: {error}")))
             return ranked, False
         again = [
-            _Ranked(one.document_id, one.chunk_id, max(score, NAMED) if one.named else score, one.cosine, one.named)
+            replace(one, relevance=max(score, NAMED) if one.named else score)
             for one, score in zip(first, scores, strict=True)
         ]
         return [*sorted(again, key=lambda one: (not one.named, -one.relevance)), *rest], True
@@ -201,9 +213,15 @@ class Retrieval(Knowledge):
 def _found(run: _Search, ranked: Sequence[_Ranked], limit: int, *, reranked: bool) -> Found:
     cosines = [one.cosine for one in ranked if one.cosine is not None]
     method: Method = "lexical" if not cosines else "rerank" if reranked else "hybrid"
+    # What ranks higher is shown as no less relevant: the two figures come from the same parts in other proportions.
+    shown = accumulate((one.relevance for one in ranked), min)
+    passages = (
+        _passage(run, replace(one, relevance=chance), "alert" if one.named else method)
+        for one, chance in zip(ranked[:limit], shown, strict=False)
+    )
     return Found(
-        passages=tuple(_passage(run, one, "alert" if one.named else method) for one in ranked[:limit]),
-        novel=not ranked or ranked[0].relevance < NOVEL_BELOW,
+        passages=tuple(passages),
+        novel=run.novel,
         best_cosine=max(cosines, default=None),
         method="alert" if run.named else method,
         fallback=run.fallback,

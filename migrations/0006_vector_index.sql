@@ -16,4 +16,4 @@ CREATE INDEX piece_vectors_of_document ON piece_vectors (document_id);
 -- HNSW needs one fixed size: 384 is that of all-MiniLM-L6-v2; another gets its index when a model first needs it.
 -- Half precision finds the same neighbours with half the index.
 CREATE INDEX piece_vectors_hnsw_384 ON piece_vectors USING hnsw ((embedding::halfvec(384)) halfvec_cosine_ops)
-    WHERE dimensions = 384;
+    WITH (ef_construction = 128) WHERE dimensions = 384;

@@ -30,7 +30,7 @@ from pipeline.stages.toolbox import ToolLimits
 from pipeline.stages.witnesses import Witnesses
 
 WEB, CHECKOUT, PAYMENTS, DB = (ServiceName(name) for name in ("web", "checkout", "payments", "db"))
-STEP_S = 15.0
+STEP_S = 20.0
 Shape = Callable[[float], float]
 """Value by minutes relative to the moment the trouble begins; negative is before."""
 USUAL = {
@@ -94,7 +94,7 @@ class Past:
         *,
         noise: float = 0.03,
     ) -> Past:
-        """Samples every fifteen seconds, with a baseline around the usual value."""
+        """Samples every twenty seconds, with a baseline around the usual value."""
         key, usual = SeriesKey(service, signal, instance), USUAL[signal]
         wobble = random.Random(f"{service} {signal} {instance}")
         times = [self.now - timedelta(seconds=STEP_S * at) for at in range(int(70 * 60 / STEP_S), -1, -1)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from pipeline.domain.untrusted import without_links
+
 SECTION_CHARS = 3000
 """Slack's limit of a section's text; other limits stand with the block they belong to in ``kit``."""
 
@@ -35,8 +37,8 @@ def one_line(text: str) -> str:
 
 
 def inline(text: str, limit: int) -> str:
-    """Text from outside on one line, escaped, at most ``limit`` characters."""
-    return clip(escape(one_line(text)), limit)
+    """Text from outside on one line, escaped, without anything Slack would link, at most ``limit`` characters."""
+    return clip(escape(without_links(one_line(text))), limit)
 
 
 def code(text: str, limit: int = 200) -> str:

@@ -15,7 +15,7 @@ from pipeline.domain.errors import PermanentError
 
 MIN_PGVECTOR = (0, 8, 4)
 """Earlier ones: a CVE in parallel HNSW builds, and indexes damaged by vacuum."""
-EF_SEARCH = 200
+EF_SEARCH = 300
 """Candidates HNSW keeps while it searches; 40, its default, loses neighbours. See ``make bench``, hnsw."""
 LARGEST_INDEXED = 4000
 """Dimensions that HNSW takes as half precision; larger vectors are searched exactly."""
@@ -50,7 +50,8 @@ INDEXED = "SELECT to_regclass('piece_vectors_hnsw_' || $1::int) IS NOT NULL"
 LOCK_INDEXES = "SELECT pg_advisory_xact_lock($1)"
 CREATE_INDEX = """
 CREATE INDEX IF NOT EXISTS piece_vectors_hnsw_{size} ON piece_vectors
-USING hnsw ((embedding::halfvec({size})) halfvec_cosine_ops) WHERE dimensions = {size}
+USING hnsw ((embedding::halfvec({size})) halfvec_cosine_ops) WITH (ef_construction = 128)
+WHERE dimensions = {size}
 """
 
 SEARCH_SETTINGS = """

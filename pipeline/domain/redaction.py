@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from pipeline.domain.redaction_rules import RULES
+from pipeline.domain.redaction_rules import MAY_HOLD_SECRETS, RULES
 from pipeline.domain.redaction_values import PLACEHOLDER, Span, harmless, is_secret_key, kind_of
 from pipeline.domain.trace import JsonValue
 
@@ -52,6 +52,8 @@ class Redactor:
 
     def text(self, text: str) -> Redacted:
         """``text`` with every secret replaced; redacting twice changes nothing."""
+        if MAY_HOLD_SECRETS.search(text) is None:
+            return Redacted(text, {})
         found: Counter[str] = Counter()
         # What stands beside a placeholder may only now be seen to belong to a value: redact until nothing is found.
         for _ in range(_ROUNDS):

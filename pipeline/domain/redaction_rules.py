@@ -10,6 +10,7 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from pipeline.domain.redaction_values import STATES, WORDY, Rule, Span, assignments, closed_at, no_secret
 
@@ -17,24 +18,17 @@ _PEM_CHARS = 16_384
 """A private key of 16,384 bits takes 13 kB in PEM."""
 
 
-class _Format:
-    """Tokens that begin with one of some words; the secret is all that the pattern finds."""
+class _Format(NamedTuple):
+    """Tokens that have one of some ``words`` in them; the secret is all that the pattern finds."""
 
-    def __init__(
-        self, kind: str, words: tuple[str, ...], pattern: str, accept: Callable[[str], bool] | None = None
-    ) -> None:
-        self._kind = kind
-        self._words = words
-        self._pattern = re.compile(pattern)
-        self._accept = accept
+    kind: str
+    words: tuple[str, ...]
+    pattern: re.Pattern[str]
+    accept: Callable[[str], bool] | None
 
-    def __call__(self, text: str, low: str) -> Iterator[Span]:
-        del low
-        if not any(word in text for word in self._words):
-            return
-        for match in self._pattern.finditer(text):
-            if self._accept is None or self._accept(match[0]):
-                yield Span(*match.span(), self._kind)
+
+def _format(kind: str, words: tuple[str, ...], pattern: str, accept: Callable[[str], bool] | None = None) -> _Format:
+    return _Format(kind, words, re.compile(pattern), accept)
 
 
 def _mixed(token: str) -> bool:
@@ -48,49 +42,64 @@ def _is_jwt(token: str) -> bool:
 
 _START = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))"
 """A token begins here: behind no letter, or behind an escaped end of line."""
-_FORMATS: tuple[Rule, ...] = (
-    _Format("jwt", ("eyJ",), r"eyJ[A-Za-z0-9_-]{6,}+(?:\.[A-Za-z0-9_-]++){0,4}", _is_jwt),
-    _Format(
+_FORMATS: tuple[_Format, ...] = (
+    _format("jwt", ("eyJ",), r"eyJ[A-Za-z0-9_-]{6,}+(?:\.[A-Za-z0-9_-]++){0,4}", _is_jwt),
+    _format(
         "github",
         ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
         r"gh[oprsu]_[A-Za-z0-9]{16,}+|github_pat_[A-Za-z0-9_]{16,}+",
     ),
-    _Format("gitlab", ("gl",), r"gl(?:pat|dt|rt|cbt|ptt|ft|oas|soat|agent|imt|ffct)-[A-Za-z0-9_-]{16,}+"),
-    _Format("slack", ("xox", "xapp-"), r"xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{10,}+|xapp-\d-[A-Za-z0-9-]{10,}+"),
-    _Format("webhook", ("hooks.slack.com/",), r"(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/+-]{16,}+"),
-    _Format(
+    _format("gitlab", ("gl",), r"gl(?:pat|dt|rt|cbt|ptt|ft|oas|soat|agent|imt|ffct)-[A-Za-z0-9_-]{16,}+"),
+    _format("slack", ("xox", "xapp-"), r"xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{10,}+|xapp-\d-[A-Za-z0-9-]{10,}+"),
+    _format("webhook", ("hooks.slack.com/",), r"(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/+-]{16,}+"),
+    _format(
         "webhook",
         ("webhook",),
         r"(?<=discord\.com/api/)webhooks/\d{10,25}/[\w-]{20,}+|(?<=office\.com/)webhookb2/[\w@/-]{30,}+",
     ),
-    _Format("aws-key-id", ("AKIA", "ASIA"), r"A[KS]IA[A-Z2-7]{16}(?![A-Z0-9])"),
-    _Format("google", ("AIza", "ya29.", "GOCSPX-"), r"AIza[\w-]{30,}+|ya29\.[\w.-]{20,}+|GOCSPX-[\w-]{20,}+"),
-    _Format(
+    _format("aws-key-id", ("AKIA", "ASIA"), r"A[KS]IA[A-Z2-7]{16}(?![A-Z0-9])"),
+    _format("google", ("AIza", "ya29.", "GOCSPX-"), r"AIza[\w-]{30,}+|ya29\.[\w.-]{20,}+|GOCSPX-[\w-]{20,}+"),
+    _format(
         "stripe", ("_live_", "_test_", "whsec_"), r"[rs]k_(?:live|test)_[A-Za-z0-9]{10,}+|whsec_[A-Za-z0-9+/=]{20,}+"
     ),
-    _Format("anthropic", ("sk-ant-",), r"sk-ant-[\w-]{16,}+"),
-    _Format("openai", ("sk-",), rf"{_START}sk-[\w-]{{20,}}+", _mixed),
-    _Format("npm", ("npm_",), r"npm_[A-Za-z0-9]{20,}+"),
-    _Format("pypi", ("pypi-",), r"pypi-[\w-]{50,}+"),
-    _Format("twilio", ("SK",), rf"{_START}SK[0-9a-f]{{32}}(?![A-Za-z0-9])"),
-    _Format("sendgrid", ("SG.",), r"SG\.[\w-]{16,64}+\.[\w-]{16,}+"),
-    _Format("mailgun", ("key-",), rf"{_START}key-[0-9a-f]{{32}}(?![0-9a-f-])"),
-    _Format("hugging-face", ("hf_",), rf"{_START}hf_[A-Za-z0-9]{{30,}}+"),
-    _Format("vault", ("hvs.", "hvb.", "hvr."), rf"{_START}hv[bsr]\.[\w-]{{20,}}+"),
-    _Format("digitalocean", ("_v1_",), r"do[opr]_v1_[0-9a-f]{40,}+"),
-    _Format("shopify", ("shp",), r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"),
-    _Format("grafana", ("glsa_", "glc_"), r"glsa_[A-Za-z0-9]{20,}+(?:_[0-9a-f]{8})?|glc_[A-Za-z0-9+/=]{20,}+"),
-    _Format("new-relic", ("NRAK-", "NRII-"), r"NRAK-[A-Z0-9]{20,}+|NRII-[\w-]{20,}+"),
-    _Format("databricks", ("dapi",), rf"{_START}dapi[0-9a-f]{{32}}(?![0-9a-z])"),
-    _Format("azure", ("Q~",), r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,40}(?![\w~-])"),
-    _Format("telegram", (":AA",), r"(?<!\d)\d{8,10}:AA[\w-]{32,}+"),
-    _Format("age", ("AGE-SECRET-KEY-",), r"AGE-SECRET-KEY-1[0-9A-Z]{40,}+"),
-    _Format("atlassian", ("ATATT3",), r"ATATT3[\w=-]{40,}+"),
-    _Format("square", ("sq0",), r"sq0[a-z]{3}-[\w-]{22,}+"),
-    _Format("mailchimp", ("-us",), r"(?<![0-9a-f])[0-9a-f]{32}-us\d{1,2}(?!\w)"),
-    _Format("artifactory", ("AKCp",), rf"{_START}AKCp[A-Za-z0-9]{{10,}}+"),
-    _Format("private-key", ("LS0tLS1CRUdJTiB",), r"LS0tLS1CRUdJTiB[FOPQRS][A-Za-z0-9+/]{16,}+={0,2}"),
+    _format("anthropic", ("sk-ant-",), r"sk-ant-[\w-]{16,}+"),
+    _format("openai", ("sk-",), rf"{_START}sk-[\w-]{{20,}}+", _mixed),
+    _format("npm", ("npm_",), r"npm_[A-Za-z0-9]{20,}+"),
+    _format("pypi", ("pypi-",), r"pypi-[\w-]{50,}+"),
+    _format("twilio", ("SK",), rf"{_START}SK[0-9a-f]{{32}}(?![A-Za-z0-9])"),
+    _format("sendgrid", ("SG.",), r"SG\.[\w-]{16,64}+\.[\w-]{16,}+"),
+    _format("mailgun", ("key-",), rf"{_START}key-[0-9a-f]{{32}}(?![0-9a-f-])"),
+    _format("hugging-face", ("hf_",), rf"{_START}hf_[A-Za-z0-9]{{30,}}+"),
+    _format("vault", ("hvs.", "hvb.", "hvr."), rf"{_START}hv[bsr]\.[\w-]{{20,}}+"),
+    _format("digitalocean", ("_v1_",), r"do[opr]_v1_[0-9a-f]{40,}+"),
+    _format("shopify", ("shp",), r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"),
+    _format("grafana", ("glsa_", "glc_"), r"glsa_[A-Za-z0-9]{20,}+(?:_[0-9a-f]{8})?|glc_[A-Za-z0-9+/=]{20,}+"),
+    _format("new-relic", ("NRAK-", "NRII-"), r"NRAK-[A-Z0-9]{20,}+|NRII-[\w-]{20,}+"),
+    _format("databricks", ("dapi",), rf"{_START}dapi[0-9a-f]{{32}}(?![0-9a-z])"),
+    _format("azure", ("Q~",), r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,40}(?![\w~-])"),
+    _format("telegram", (":AA",), r"(?<!\d)\d{8,10}:AA[\w-]{32,}+"),
+    _format("age", ("AGE-SECRET-KEY-",), r"AGE-SECRET-KEY-1[0-9A-Z]{40,}+"),
+    _format("atlassian", ("ATATT3",), r"ATATT3[\w=-]{40,}+"),
+    _format("square", ("sq0",), r"sq0[a-z]{3}-[\w-]{22,}+"),
+    _format("mailchimp", ("-us",), r"(?<![0-9a-f])[0-9a-f]{32}-us\d{1,2}(?!\w)"),
+    _format("artifactory", ("AKCp",), rf"{_START}AKCp[A-Za-z0-9]{{10,}}+"),
+    _format("private-key", ("LS0tLS1CRUdJTiB",), r"LS0tLS1CRUdJTiB[FOPQRS][A-Za-z0-9+/]{16,}+={0,2}"),
 )
+_FORMAT_OF = tuple((word, form) for form in _FORMATS for word in form.words)
+
+
+def formats(text: str, low: str) -> Iterator[Span]:
+    """Tokens in a form that their issuer gave them."""
+    del low
+    done: _Format | None = None
+    for word, form in _FORMAT_OF:
+        if word not in text or form is done:
+            continue
+        done = form
+        for match in form.pattern.finditer(text):
+            if form.accept is None or form.accept(match[0]):
+                yield Span(*match.span(), form.kind)
+
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-Lines: \d{1,3}")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
@@ -122,6 +131,7 @@ def _keys(text: str, low: str) -> Iterator[Span]:
                 yield Span(*match.span(), "aws-secret")
 
 
+_DIGITS = re.compile(r"\d{4}[ -]?\d{4}")
 _CARD = re.compile(
     r"(?:(?<![\w.:/-])|(?<=\\[nrt]))"
     r"(?:\d{13,16}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}|\d{4}([ -])\d{6}\2\d{5})(?![\w-]|[.:]\d)"
@@ -139,6 +149,8 @@ _ID_BEFORE = re.compile(
 
 def _cards(text: str, low: str) -> Iterator[Span]:
     """Numbers of payment cards: an issuer's range and length, the Luhn check digit, and no word before it says id."""
+    if _DIGITS.search(text) is None:
+        return
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match[0])
         named_otherwise = _ID_BEFORE.search(low[max(0, match.start() - 24) : match.start()])
@@ -273,4 +285,6 @@ def _userinfo(text: str, match: re.Match[str]) -> Iterator[Span]:
         yield Span(start, start + len(user), "token")
 
 
-RULES: tuple[Rule, ...] = (_keys, *_FORMATS, headers, addresses, assignments, _cards)
+MAY_HOLD_SECRETS = re.compile(r"[=:@%']|--|[A-Za-z0-9_+/.-]{14}|\d{4}|[Bb][EeAa][AaSs][RrIi][EeCc]")
+"""What every secret has beside or in it; names, figures and short words have none of it."""
+RULES: tuple[Rule, ...] = (_keys, formats, headers, addresses, assignments, _cards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import assert_never
 
 from pipeline.domain.changes import SHORT_REVISION, ChangeKind
@@ -95,6 +96,9 @@ def manual_command(diagnosis: Diagnosis, facts: Facts, ref: TargetRef | None) ->
             if not commits:
                 return "git log -5 --stat && git revert --no-edit <the change before the errors began>"
             last = commits[-1][:SHORT_REVISION]
+            # People paste this: nothing but a commit's name may stand there.
+            if not re.fullmatch(r"[0-9a-f]{7,40}", last):
+                return "git log -5 --stat && git revert --no-edit <the change before the errors began>"
             return f"git show --stat {last} && git revert --no-edit {last}"
         case Category.DISK:
             return "du -xh --max-depth=2 <log directory> | sort -h | tail && truncate -s 0 <largest log>"

@@ -19,9 +19,14 @@ MAX_MARKS = 3
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
+# What is none of the usual: a look at each character is slow.
+_ODD = re.compile(
+    "[^\n\x20-\x7e\xa1-\xac\xae-\u02ff\u0400-\u0481\u048a-\u052f\u2010-\u2027\u2030-\u205e\u2190-\u21ff\u2200-\u22ff]"
+)
 _BRACKETS = str.maketrans({"<": "‹", ">": "›"})
 _LINE_ENDS = frozenset("\n\t\r\v\f\x1c\x1d\x1e\x85")
 
+_MAY_LINK = re.compile(r"(?i)[a-z]:\S|:[/\\]{2}|\.[^\W\d]|www\.|[<@]|\]\(")
 _ADDRESS = re.compile(r"(?i)[a-z][a-z0-9+.-]{1,20}:[/\\]{2}([^\s<>|\"'`)\]}‹›]*)")
 _OTHER_SCHEMES = re.compile(
     r"(?i)(?<![a-z])(?:mailto|tel|sms|callto|facetime|javascript|vbscript|data|slack|skype|vscode|intent"
@@ -32,6 +37,7 @@ _MARKDOWN = re.compile(r"\[([^\[\]\n]{0,200})\]\(([^()\s]{0,500}[.:/][^()\s]{0,5
 _HOST = re.compile(
     r"(?i)(?<![\w.-])((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8})([^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})(?![\w-]|\.\w)(:\d+)?(/\S*)?"
 )
+_WWW = re.compile(r"(?i)(?<![\w.-])www\.(?=\w)")
 _LOUD = re.compile(r"(?i)@(channel|here|everyone)\b")
 _TOP_LEVEL = frozenset(
     re.findall(
@@ -81,7 +87,7 @@ def fence(name: str, body: str, attributes: Mapping[str, str] | None = None) -> 
 
 
 def _visible(text: str) -> str:
-    if text.isascii() and text.isprintable():
+    if _ODD.search(text) is None:
         return text
     shown = []
     marks = 0
@@ -103,11 +109,13 @@ def without_links(text: str) -> str:
     Markdown links become plain words. Escaping is still the renderer's. Doing it twice changes nothing.
     """
     shown = _visible(text)
+    if _MAY_LINK.search(shown) is None:
+        return shown
     for _ in range(3):
         before = shown
         shown = _CONSTRUCT.sub(_opened, _MARKDOWN.sub(r"\1 \2", shown))
         shown = _OTHER_SCHEMES.sub("(link left out)", _ADDRESS.sub(_host_of, shown))
-        shown = _LOUD.sub(r"\1", _HOST.sub(_defanged, shown))
+        shown = _LOUD.sub(r"\1", _WWW.sub("www[.]", _HOST.sub(_defanged, shown)))
         if shown == before:
             return shown
     return shown.replace("://", ": / /").replace("<", "‹").replace(">", "›")

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pipeline.domain.anomaly import Anomaly
 from pipeline.domain.diagnosis import Evidence, Hypothesis, Opinion, Passage
+from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.facts import Facts
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.trace import JsonValue
@@ -50,6 +51,30 @@ class Answer:
     """The text of each piece of evidence as the author was given it, by id: what may be cited, and quoted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer to a person in plain text, and how it came about, for the trace."""
+
+    text: str
+    exchange: Mapping[str, JsonValue]
+
+
+class GaveNoAnswer(TemporaryError):
+    """The model could not be had now. ``exchange`` is what was sent and came back until then, for the trace."""
+
+    def __init__(self, message: str, exchange: Mapping[str, JsonValue], retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.exchange = exchange
+
+
+class GaveNoUsableAnswer(PermanentError):
+    """The model answered, and not in a form that may be believed. ``exchange`` as above."""
+
+    def __init__(self, message: str, exchange: Mapping[str, JsonValue]) -> None:
+        super().__init__(message)
+        self.exchange = exchange
+
+
 class Diagnostician(Protocol):
     """Turns evidence into a hypothesis, or answers a person's question from it."""
 
@@ -62,7 +87,7 @@ class Diagnostician(Protocol):
         """Raises TemporaryError or PermanentError when there is no usable answer."""
         ...
 
-    async def reply(self, question: Question, asked: str, on_text: OnText | None = None) -> str:
+    async def reply(self, question: Question, asked: str, on_text: OnText | None = None) -> Reply:
         """Answers ``asked`` from evidence, citing ids like ``[E1]``; plain text. It may use the tools, never act."""
         ...
 

@@ -17,7 +17,7 @@ from pipeline.domain.incident import Case
 from pipeline.domain.plan import describe_action
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
-from pipeline.ports.model import OnText, Question
+from pipeline.ports.model import GaveNoAnswer, GaveNoUsableAnswer, OnText, Question, Reply
 from pipeline.ports.store import SYSTEM, Store
 from pipeline.ports.toolbox import Toolbox, ToolResult, ToolSpec
 from pipeline.stages.advance import record
@@ -65,6 +65,7 @@ class Answerer:
         """Answers a question about an incident; new evidence and the whole exchange go to its record."""
         incident_id = case.incident.id
         tools: Toolbox | None = None
+        exchange: Mapping[str, JsonValue] = {}
         if (order := ordered(question)) is not None:
             refused = "" if may_propose else "You may ask, and not put plans on the table: you are no full member here."
             answer = refused or await self._revised(incident_id, order, user)
@@ -73,11 +74,12 @@ class Answerer:
             # Only at the person's own words: what stands in a log line must not put a plan on the table.
             asks_for_plan = may_propose and _WANTS_PLAN.search(question) is not None
             tools = _WithProposals(asked.tools, self._reviser, incident_id, user) if asks_for_plan else asked.tools
-            answer = await self._replied(_with(asked, tools), question, on_text)
+            reply = await self._replied(_with(asked, tools), question, on_text)
+            answer, exchange = reply.text, reply.exchange
         entry = TraceEntry(
             TraceKind.QUESTION,
             f"{user} asked: {question[:200]}",
-            {"user": user, "question": question, "answer": answer},
+            {**exchange, "user": user, "question": question, "answer": answer},
         )
         async with self._store.begin() as uow:
             if tools is not None and case.diagnosis is not None:
@@ -90,13 +92,14 @@ class Answerer:
         """Answers a question about a service that has no incident."""
         dossier = await self._investigator.gather(service, (), bank, self._clock.now())
         asked = Question(service, (), dossier.evidence, (), dossier.facts, dossier.tools)
-        answer = await self._replied(asked, question, None)
-        data: dict[str, JsonValue] = {"user": user, "service": service, "question": question, "answer": answer}
+        reply = await self._replied(asked, question, None)
+        said: dict[str, JsonValue] = {"user": user, "service": service, "question": question, "answer": reply.text}
+        data = {**reply.exchange, **said}
         async with self._store.begin() as uow:
             for read in dossier.tools.entries:
                 await uow.trace.add(SYSTEM, read)
             await uow.trace.add(SYSTEM, TraceEntry(TraceKind.QUESTION, f"{user} asked: {question[:200]}", data))
-        return answer
+        return reply.text
 
     async def _question(self, case: Case, bank: BaselineBank) -> Question:
         if case.diagnosis is None:
@@ -104,15 +107,18 @@ class Answerer:
         tools = self._investigator.toolbox(bank, self._clock.now(), taken=_taken(case.evidence))
         return stored_question(case, tools)
 
-    async def _replied(self, asked: Question, question: str, on_text: OnText | None) -> str:
+    async def _replied(self, asked: Question, question: str, on_text: OnText | None) -> Reply:
         author, rules = self._authors.author, self._authors.rules
         try:
             return await author.reply(asked, question, on_text)
         except (TemporaryError, PermanentError) as error:
             if author is rules:
-                return f"{author.name} gave no answer: {error}"
+                return Reply(f"{author.name} gave no answer: {error}", {})
             said = await rules.reply(asked, question, None)
-            return f"{said}\n({author.name} gave no answer: {error}; this is the rules engine's.)"
+            exchange = error.exchange if isinstance(error, GaveNoAnswer | GaveNoUsableAnswer) else said.exchange
+            return Reply(
+                f"{said.text}\n({author.name} gave no answer: {error}; this is the rules engine's.)", exchange
+            )
 
     async def _revised(self, incident_id: IncidentId, wanted: Wanted | str, user: SlackUserId) -> str:
         if isinstance(wanted, str):

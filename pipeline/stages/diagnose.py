@@ -20,7 +20,14 @@ from pipeline.domain.review import review
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
 from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery
-from pipeline.ports.model import Answer, Diagnostician, Question, Reviewer
+from pipeline.ports.model import (
+    Answer,
+    Diagnostician,
+    GaveNoAnswer,
+    GaveNoUsableAnswer,
+    Question,
+    Reviewer,
+)
 from pipeline.ports.store import CachedDiagnosis, CauseKey, Store
 from pipeline.stages.advance import advance, record
 from pipeline.stages.examine import Examined, conclude, examine
@@ -158,10 +165,11 @@ class Diagnoser:
             if diagnosis is not None:
                 return diagnosis, entries
         await self._show_first_view(case, work, by_rules, rules_answer)
-        answer, problem = await self._ask_author(question)
+        answer, problem, failed = await self._ask_author(question)
         if answer is None:
             notes = (f"{self._authors.author.name}: {problem}; the rules engine answered instead",)
-            return await self._concluded(work, self._examined(work, rules_answer), rules_answer, notes)
+            diagnosis, entries = await self._concluded(work, self._examined(work, rules_answer), rules_answer, notes)
+            return diagnosis, [*failed, *entries]
         examined = self._examined(work, answer)
         diagnosis, entries = await self._concluded(work, examined, rules_answer, ())
         await self._keep(case, work, diagnosis, answer)
@@ -170,18 +178,23 @@ class Diagnoser:
     def _examined(self, work: _Work, answer: Answer) -> Examined:
         return examine(work.question, answer, work.dossier.graph)
 
-    async def _ask_author(self, question: Question) -> tuple[Answer | None, str]:
+    async def _ask_author(self, question: Question) -> tuple[Answer | None, str, tuple[TraceEntry, ...]]:
+        """The answer, or why there is none and what was said in vain."""
         try:
             async with self._store.begin() as uow:
                 spent = await uow.control.tokens_spent(within_s=DAY_S)
             if spent >= self._settings.tokens_day:
-                return None, f"the {self._settings.tokens_day} tokens of 24 hours (SRE_MODEL_TOKENS_DAY) are used up"
+                used_up = f"the {self._settings.tokens_day} tokens of 24 hours (SRE_MODEL_TOKENS_DAY) are used up"
+                return None, used_up, ()
             async with asyncio.timeout(self._settings.model_deadline_s):
-                return await self._authors.author.diagnose(question), ""
+                return await self._authors.author.diagnose(question), "", ()
         except TimeoutError:
-            return None, f"no answer in {self._settings.model_deadline_s:.0f} s"
+            return None, f"no answer in {self._settings.model_deadline_s:.0f} s", ()
+        except (GaveNoAnswer, GaveNoUsableAnswer) as error:
+            said = f"asked {self._authors.author.name}, no usable answer: {error}"
+            return None, str(error), (TraceEntry(TraceKind.PROMPT, said, error.exchange),)
         except (TemporaryError, PermanentError) as error:
-            return None, str(error)
+            return None, str(error), ()
 
     async def _concluded(
         self, work: _Work, examined: Examined, rules_answer: Answer, notes: Sequence[str]
@@ -208,6 +221,8 @@ class Diagnoser:
         except TimeoutError:
             return opinions, entries, (f"{reviewer.name} gave no second opinion in time; the rules reviewed",)
         except (TemporaryError, PermanentError) as error:
+            if isinstance(error, GaveNoAnswer | GaveNoUsableAnswer):
+                entries.append(TraceEntry(TraceKind.REVIEW, f"{reviewer.name}: no opinion, {error}", error.exchange))
             return opinions, entries, (f"{reviewer.name} gave no second opinion: {error}; the rules reviewed",)
         asked = TraceEntry(
             TraceKind.REVIEW, f"{said.reviewer} {said.score:.2f}", {**exchange, "notes": list(said.notes)}

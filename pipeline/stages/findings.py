@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
@@ -19,7 +19,7 @@ from pipeline.domain.spans import Trace
 from pipeline.domain.telemetry import TRENDING, Sample, SeriesKey, Unit, format_value
 from pipeline.domain.topology import DependencyGraph
 from pipeline.domain.trace import JsonValue
-from pipeline.stages.judging import GROWTH_PER_MIN, Fall, Growth, Judge, Judged, finite
+from pipeline.stages.judging import GROWTH_PER_MIN, Fall, Growth, Judge, Judged
 
 SNAPSHOT_SAMPLES = 60
 SNAPSHOT_EDGES = 60
@@ -179,7 +179,12 @@ def of_fall(fall: Fall, samples: Sequence[Sample], window: Window) -> Evidence:
     """A certificate that runs out, or was replaced by one that ends sooner."""
     key = fall.key
     now = format_value(fall.now, Unit.SECONDS)
-    if fall.before is not None:
+    if fall.before is not None and not fall.witnessed:
+        said = (
+            f"is {now} since {fall.began:%H:%M:%S} UTC at the latest, where {format_value(fall.before, Unit.SECONDS)}"
+            " are usual: another certificate took its place, and it ends sooner"
+        )
+    elif fall.before is not None:
         said = (
             f"fell from {format_value(fall.before, Unit.SECONDS)} to {now} at {fall.began:%H:%M:%S} UTC: another"
             " certificate took its place, and it ends sooner"
@@ -307,28 +312,31 @@ def of_passage(passage: Passage, query: str, window: Window) -> Evidence:
 
 
 def series_facts(
-    window_of_series: Mapping[SeriesKey, Sequence[Sample]],
+    series: Mapping[SeriesKey, Sequence[Sample]],
     judge: Judge,
     window: Window,
-    told: Iterable[SeriesKey] = (),
-) -> list[tuple[Evidence, Judged]]:
-    """Every series as it is, and what grows or runs out, in the order of the keys.
+    *,
+    told: Collection[SeriesKey] = (),
+    matters: Callable[[Judged], bool] = lambda judged: True,
+) -> tuple[list[Evidence], list[Judged]]:
+    """Every series that ``matters`` as it is, and what grows or runs out, in the order of the keys; and all as judged.
 
     Of the series in ``told`` (as anomalies) only growth and fall are added.
     """
-    known = set(told)
-    facts: list[tuple[Evidence, Judged]] = []
-    for key, samples in sorted(window_of_series.items()):
+    facts: list[Evidence] = []
+    all_judged: list[Judged] = []
+    for key, samples in sorted(series.items()):
         judged = judge.series(key, samples)
         if judged is None:
             continue
-        if key not in known:
-            facts.append((of_series(judged, samples, window), judged))
+        all_judged.append(judged)
+        if key not in told and matters(judged):
+            facts.append(of_series(judged, samples, window))
         if (growth := judge.growth(key, samples)) is not None:
-            facts.append((of_growth(growth, samples, window), judged))
-        if (fall := judge.fall(key, samples)) is not None:
-            facts.append((of_fall(fall, samples, window), judged))
-    return facts
+            facts.append(of_growth(growth, samples, window))
+        if (fall := judge.fall(key, samples)) is not None and (fall.sign is Sign.ABNORMAL or matters(judged)):
+            facts.append(of_fall(fall, samples, window))
+    return facts, all_judged
 
 
 _ORDER = {Sign.ABNORMAL: 0, Sign.HAPPENED: 1, Sign.NORMAL: 2, Sign.STATED: 3}
@@ -341,7 +349,6 @@ def worst_first(facts: Iterable[Evidence]) -> list[Evidence]:
 
 def thinned(samples: Sequence[Sample]) -> list[JsonValue]:
     """At most ``SNAPSHOT_SAMPLES`` as ``[time, value]``, evenly apart, the newest among them."""
-    samples = finite(samples)
     step = max(1, -(-len(samples) // SNAPSHOT_SAMPLES))
     kept = samples[::-1][::step][::-1]
     return [[sample.at.isoformat(timespec="seconds"), _number(sample.value)] for sample in kept]

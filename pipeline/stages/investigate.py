@@ -31,8 +31,8 @@ from pipeline.stages.findings import (
     series_facts,
     worst_first,
 )
-from pipeline.stages.judging import Judge, Judged, back_inside, finite, slope, window_of
-from pipeline.stages.reads import Ports, Reads, Seen, change_facts, neighbours, observe, read_store
+from pipeline.stages.judging import Judge, Judged, back_inside, slope, window_of
+from pipeline.stages.reads import Ports, Reads, Seen, change_facts, neighbours, observe, read_store, thinner
 from pipeline.stages.suspects import HISTORY_S, in_words, suspects
 from pipeline.stages.toolbox import IncidentTools, ToolLimits
 
@@ -44,6 +44,8 @@ NEIGHBOUR_FACTS = 3
 """Facts about each neighbour, the abnormal ones first."""
 OWN_FACTS = 24
 OTHER_CHANGES = 3
+RANKED_SAMPLES = 120
+"""Of each series for the ranking, which compares levels: more cost time and change no place."""
 _T = TypeVar("_T")
 _TOLD_OF_CALLEES = frozenset({Signal.LATENCY_P99, Signal.ERROR_RATIO})
 
@@ -156,7 +158,7 @@ class Investigator:
     ) -> Facts:
         latest = judge.now - timedelta(seconds=LOOK_BACK_S)
         memory = {
-            key.instance: window_of(finite(samples), latest)
+            key.instance: window_of(samples, latest)
             for key, samples in seen.window.items()
             if key.service == service and key.signal is Signal.MEMORY_RATIO
         }
@@ -216,14 +218,14 @@ def _judged(
         by_service.setdefault(key.service, {})[key] = samples
     callees = seen.graph.callees(service)
     for name, series in by_service.items():
-        pairs = series_facts(series, judge, history, told)
-        judged.update({one.key: one for _, one in pairs})
-        facts = [fact for fact, _ in pairs]
         if name == service:
+            facts, all_judged = series_facts(series, judge, history, told=told)
             facts = worst_first(facts)[:OWN_FACTS]
         else:
-            wanted = [fact for fact in facts if _matters(fact, name in callees)]
-            facts = worst_first(wanted)[:NEIGHBOUR_FACTS]
+            wanted = _callee_matters if name in callees else _stands_out
+            facts, all_judged = series_facts(series, judge, history, told=told, matters=wanted)
+            facts = [fact for fact in worst_first(facts) if fact.sign is not Sign.STATED][:NEIGHBOUR_FACTS]
+        judged.update({one.key: one for one in all_judged})
         for fact in facts:
             notes.add(fact)
     for anomaly in anomalies:
@@ -237,8 +239,12 @@ def _judged(
     return judged
 
 
-def _matters(fact: Evidence, callee: bool) -> bool:
-    return fact.sign in (Sign.ABNORMAL, Sign.HAPPENED) or (callee and fact.signal in _TOLD_OF_CALLEES)
+def _stands_out(judged: Judged) -> bool:
+    return judged.sign in (Sign.ABNORMAL, Sign.HAPPENED)
+
+
+def _callee_matters(judged: Judged) -> bool:
+    return _stands_out(judged) or judged.key.signal in _TOLD_OF_CALLEES
 
 
 def _around(notes: _Notes, service: ServiceName, seen: Seen, window: Window, since: datetime) -> None:
@@ -265,7 +271,8 @@ async def _ranked(anomalies: Sequence[Anomaly], seen: Seen, began: datetime) -> 
     """The likeliest root causes among the service and its neighbours; empty without anomalies or history."""
     if not anomalies:
         return ""
-    ranking = await asyncio.to_thread(suspects, seen.window, began, seen.graph)
+    history = {key: thinner(samples, RANKED_SAMPLES) for key, samples in seen.window.items()}
+    ranking = await asyncio.to_thread(suspects, history, began, seen.graph)
     return in_words(ranking) if ranking is not None else ""
 
 

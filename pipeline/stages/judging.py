@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import inf, isfinite
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,10 @@ STALE_S = 600.0
 """What was measured longer ago says nothing of now. Slow providers tell every five minutes."""
 EXCURSION_SAMPLES = 3
 """Samples in a row beyond the bound that make something of the past worth telling."""
-STEP_S = 1800.0
-"""An expectation is asked for so often along a window: it moves with the hours."""
+REPLACED_S = 14 * 86_400.0
+"""A certificate with so much less time than usual is another one."""
+PAST_S = 3600.0
+"""What ended longer ago is history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """The time a certificate has left. ``replaced``: at ``began`` one with another end took its place."""
+    """The time a certificate has left, falling since ``began``. ``before``: what it had when another took its place;
+    None while it is the same. ``witnessed``: that was seen, and not only told by the baseline."""
 
     key: SeriesKey
     began: datetime
@@ -86,10 +89,7 @@ class Fall:
     now: float
     minutes: float
     sign: Sign
-
-    @property
-    def replaced(self) -> bool:
-        return self.before is not None
+    witnessed: bool = True
 
 
 class Judge:
@@ -106,40 +106,37 @@ class Judge:
         self._settings = settings
         self._factor = factor
         self._now = now
-        self._lines: dict[tuple[SeriesKey, int], tuple[float, float]] = {}
+        self._lines: dict[tuple[SeriesKey, datetime], tuple[Expectation, float, float]] = {}
 
     @property
     def now(self) -> datetime:
         return self._now
 
-    def expect(self, key: SeriesKey, at: datetime) -> Expectation:
-        return self._bank.expect(key, at)
-
     def series(self, key: SeriesKey, samples: Sequence[Sample]) -> Judged | None:
-        """What is to be said of ``samples`` (oldest first); None when none of them is a number."""
-        samples = finite(samples)
+        """What is to be said of ``samples`` (oldest first, all finite); None when there are none.
+
+        All are held against the bound of the newest: what was usual hours ago is another question.
+        """
         if not samples:
             return None
         newest = samples[-1]
-        expected = self._bank.expect(key, newest.at)
-        lines = [self._line(key, sample.at) for sample in samples]
-        lower, upper = np.array([line[0] for line in lines]), np.array([line[1] for line in lines])
-        values = _values(samples)
-        out = (values > upper) | (values < lower)
-        bound = _told(float(lower[-1]), float(upper[-1]), newest.value)
+        expected, lower, upper = self._line(key, newest.at)
+        bound = _told(lower, upper, newest.value)
         if bound is None or (self._now - newest.at).total_seconds() > STALE_S:
             return Judged(key, newest, expected, bound, Sign.STATED)
+        values = _values(samples)
+        out = (values > upper) | (values < lower)
         if out[-1] and (len(out) == 1 or out[-2]):
             first = _run_start(out)
             run = values[first:]
-            peak = float(run.max() if values[-1] > upper[-1] else run.min())
+            peak = float(run.max() if values[-1] > upper else run.min())
             return Judged(key, newest, expected, bound, Sign.ABNORMAL, samples[first].at, None, peak, whole=first == 0)
         past = _past_run(out)
-        if past is None:
+        if past is None or (newest.at - samples[past[1]].at).total_seconds() > PAST_S:
             return Judged(key, newest, expected, bound, Sign.NORMAL)
         first, last = past
         run = values[first : last + 1]
-        peak = float(run.max() if values[first] > upper[first] else run.min())
+        peak = float(run.max() if values[first] > upper else run.min())
         return Judged(
             key, newest, expected, bound, Sign.HAPPENED, samples[first].at, samples[last].at, peak, whole=first == 0
         )
@@ -150,7 +147,6 @@ class Judge:
         It begins where the series left the level it had before, judged by the last time it rose through the middle
         between its lowest and its newest value.
         """
-        samples = finite(samples)
         if key.signal not in LEAST_RISE or len(samples) < 5:
             return None
         values = _smooth(_values(samples))
@@ -171,26 +167,33 @@ class Judge:
         per_min = rise / max(float(minutes[top] - minutes[first]), 1 / 60)
         recent = max(first, int(np.searchsorted(minutes, minutes[-1] - 10.0)))
         now_per_min = slope(samples[recent:])
-        bound = self._line(key, samples[-1].at)[1]
+        bound = self._line(key, samples[-1].at)[2]
         return Growth(
             key, samples[first].at, low, now, per_min, now_per_min, self._of_growth(now, per_min, now_per_min, bound)
         )
 
     def fall(self, key: SeriesKey, samples: Sequence[Sample]) -> Fall | None:
         """Since when a certificate has been running out without a renewal; None for other series."""
-        samples = finite(samples)
-        if key.signal is not Signal.CERT_REMAINING or len(samples) < 2:
+        if key.signal is not Signal.CERT_REMAINING or not samples:
             return None
-        values = _values(samples)
+        values, newest = _values(samples), samples[-1]
+        expected, bound, _ = self._line(key, newest.at)
         steps = np.diff(values) + np.diff(_minutes(samples)) * 60.0
         # Left to itself it loses a second a second: whatever else it does, another certificate has taken its place.
         changed = np.flatnonzero(np.abs(steps) > 3600.0)
         first = int(changed[-1]) + 1 if changed.size else 0
         before = float(values[first - 1]) if changed.size and values[first] < values[first - 1] else None
-        newest = samples[-1]
-        left = (newest.at - samples[first].at).total_seconds() / 60
-        low = newest.value < self._line(key, newest.at)[0]
-        return Fall(key, samples[first].at, before, newest.value, left, Sign.ABNORMAL if low else Sign.NORMAL)
+        # The baseline follows a certificate that runs out at a distance of days.
+        replaced = not changed.size and expected.known and expected.mean - newest.value > REPLACED_S
+        return Fall(
+            key,
+            samples[first].at,
+            expected.mean if replaced else before,
+            newest.value,
+            (newest.at - samples[first].at).total_seconds() / 60,
+            Sign.ABNORMAL if newest.value < bound else Sign.NORMAL,
+            witnessed=not replaced,
+        )
 
     def _of_growth(self, now: float, per_min: float, now_per_min: float, bound: float) -> Sign:
         if now >= 0.9 * bound:
@@ -198,33 +201,30 @@ class Judge:
         ahead = now_per_min > 0 and (1.0 - now) / now_per_min <= LIMIT_AHEAD_MIN
         return Sign.ABNORMAL if ahead and min(per_min, now_per_min) >= GROWTH_PER_MIN else Sign.STATED
 
-    def _line(self, key: SeriesKey, at: datetime) -> tuple[float, float]:
-        """Lower and upper bound of a series at a time; infinite where there is none."""
-        step = int(at.timestamp() // STEP_S)
-        line = self._lines.get((key, step))
+    def _line(self, key: SeriesKey, at: datetime) -> tuple[Expectation, float, float]:
+        """What is expected of a series, its lower and its upper bound; infinite where there is none."""
+        line = self._lines.get((key, at))
         if line is None:
-            line = self._lines[key, step] = self._fresh_line(key, at)
+            expected = self._bank.expect(key, at)
+            line = self._lines[key, at] = (expected, *self._bounds(key, expected))
         return line
 
-    def _fresh_line(self, key: SeriesKey, at: datetime) -> tuple[float, float]:
-        expected = self._bank.expect(key, at)
-        if key.signal is Signal.CPU_RATIO:
+    def _bounds(self, key: SeriesKey, expected: Expectation) -> tuple[float, float]:
+        signal = key.signal
+        if signal is Signal.CPU_RATIO:
             return -inf, _busy(expected)
-        if key.signal is Signal.QUOTA_RATIO:
+        if signal is Signal.QUOTA_RATIO:
             return -inf, max(QUOTA_RATIO, expected.upper(3.0)) if expected.known else QUOTA_RATIO
-        factor = self._factor(key.service, key.signal)
-        low, high = (bound_for(key, expected, self._settings, factor, value=value) for value in (-inf, inf))
-        lower = low.threshold if low is not None and not low.breach_above else -inf
-        upper = high.threshold if high is not None and high.breach_above else inf
-        if key.signal is Signal.TRAFFIC and upper < inf:
-            usual = expected.mean + expected.excess * expected.sigma
-            upper = min(upper, max(SURGE_RATIO * expected.mean, usual))
-        return lower, upper
-
-
-def finite(samples: Sequence[Sample]) -> list[Sample]:
-    """Without the samples that are no numbers."""
-    return [sample for sample in samples if isfinite(sample.value)]
+        factor = self._factor(key.service, signal)
+        high = bound_for(key, expected, self._settings, factor)
+        if high is None or not high.breach_above:
+            return (-inf if high is None else high.threshold), inf
+        if signal is not Signal.TRAFFIC:
+            return -inf, high.threshold
+        low = bound_for(key, expected, self._settings, factor, value=-inf)
+        usual = expected.mean + expected.excess * expected.sigma
+        upper = min(high.threshold, max(SURGE_RATIO * expected.mean, usual))
+        return (low.threshold if low is not None and not low.breach_above else -inf), upper
 
 
 def slope(samples: Sequence[Sample]) -> float:
@@ -242,7 +242,7 @@ def window_of(samples: Sequence[Sample], since: datetime) -> Sequence[Sample]:
 
 def back_inside(samples: Sequence[Sample], breached: Callable[[float], bool], now: datetime, fresh_s: float) -> bool:
     """Whether a series is well again: it was measured in the last ``fresh_s``, and its last three values are inside."""
-    recent = window_of(finite(samples), now - timedelta(seconds=fresh_s))
+    recent = window_of(samples, now - timedelta(seconds=fresh_s))
     return len(recent) >= 2 and not any(breached(sample.value) for sample in recent[-3:])
 
 
@@ -273,6 +273,8 @@ def _run_start(out: npt.NDArray[np.bool_]) -> int:
 def _past_run(out: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
     """First and last index of the last run long enough; None without one."""
     length = 0
+    if not out.any():
+        return None
     for at in range(len(out) - 1, -2, -1):
         if at >= 0 and out[at]:
             length += 1

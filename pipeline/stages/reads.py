@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isfinite
 
 from executors.guardrails.inputs import GRAPH_MAX_AGE_S
 from pipeline.domain.catalogue import Catalogue
@@ -113,7 +115,7 @@ class Reads:
             for key, samples in read.items()
             if key.signal is signal and (not instance or key.instance == instance)
         }
-        facts = worst_first(fact for fact, _ in series_facts(series, self._judge, window))
+        facts = worst_first(series_facts(series, self._judge, window)[0])
         if not facts:
             there = sorted({f"{key.signal.value}{' ' + key.instance if key.instance else ''}" for key in read})
             what = f"{signal.value} of {instance or service}"
@@ -171,7 +173,7 @@ class Reads:
         async with self._ports.store.begin() as uow:
             for neighbour in neighbours(graph, service):
                 read = thin(await uow.telemetry.service_window(neighbour, window.since), self._judge.now)
-                facts += worst_first(fact for fact, _ in series_facts(read, self._judge, window))[:1]
+                facts += worst_first(series_facts(read, self._judge, window)[0])[:1]
         return Found(tuple(facts))
 
     async def target(self, service: ServiceName) -> Found:
@@ -244,17 +246,23 @@ def change_facts(
 
 
 def thin(window: Mapping[SeriesKey, Sequence[Sample]], now: datetime) -> dict[SeriesKey, Sequence[Sample]]:
-    """The window with what is older than ``DENSE_S`` thinned evenly."""
+    """The samples that are numbers; of those older than ``DENSE_S`` at most ``MOST_OLDER``, evenly apart."""
     dense_from = now - timedelta(seconds=DENSE_S)
     thinned: dict[SeriesKey, Sequence[Sample]] = {}
     for key, samples in window.items():
-        if len(samples) <= MOST_OLDER:
-            thinned[key] = samples
-            continue
-        older = next((at for at, sample in enumerate(samples) if sample.at >= dense_from), len(samples))
-        step = max(1, -(-older // MOST_OLDER))
-        thinned[key] = [*samples[:older:step], *samples[older:]]
+        finite = [sample for sample in samples if isfinite(sample.value)]
+        if len(finite) > MOST_OLDER:
+            older = bisect_left(finite, dense_from, key=lambda sample: sample.at)
+            finite = [*thinner(finite[:older], MOST_OLDER), *finite[older:]]
+        if finite:
+            thinned[key] = finite
     return thinned
+
+
+def thinner(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At most ``most`` of them, evenly apart, the newest among them."""
+    step = max(1, -(-len(samples) // most))
+    return samples[::-1][::step][::-1]
 
 
 def _heard(testimony: Testimony, nothing: str) -> Found:

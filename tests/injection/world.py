@@ -200,7 +200,7 @@ def _breach(anomaly: Anomaly) -> Evidence:
 
 
 def _growth(instance: str) -> Evidence:
-    said = f"memory use of {instance} grew from 48 % to 93 % of its limit since 13:50:00 UTC, by 2.1 % of the limit a minute"
+    said = f"memory use of {instance} grew from 48 % to 93 % of its limit since 13:50:00 UTC"
     made = WINDOW.fact("metric", said, f'deriv(memory_ratio{{instance="{instance}"}})', instance, CHECKOUT)
     return replace(made, sign=Sign.ABNORMAL, signal=Signal.MEMORY_RATIO, began=T0 - timedelta(minutes=12))
 

@@ -167,23 +167,22 @@ async def test_without_a_model_the_packaged_runbooks_are_found_by_words(pool: Po
         assert (await search.search(KnowledgeQuery("zebra quagga"), limit=5)).novel
 
 
-async def test_without_pgvector_meaning_still_counts(pool: Pool) -> None:
+async def test_without_pgvector_meaning_still_counts(pool: Pool, tmp_path: Path) -> None:
     async with pool.transaction() as db:
         await db.execute("DROP EXTENSION vector CASCADE; DROP TABLE piece_vectors")
     documents = PostgresDocuments(pool)
-    refused = await ingest_packaged(documents, embedder=HashedWords(), vectors=PgVectorStore(pool))
+    write(tmp_path, disk="# Disk\n\nlogs fill the volume", memory="# Memory\n\nleak until killed")
+    refused = await ingest_folder(tmp_path, documents, embedder=HashedWords(), vectors=PgVectorStore(pool))
     assert refused.embedding_note.startswith("the database has no pgvector")
     search = Retrieval(documents, embedder=HashedWords(), vectors=PgVectorStore(pool))
-    answer = await search.search(KnowledgeQuery(MEMORY_QUERY), limit=1)
+    answer = await search.search(KnowledgeQuery("logs fill"), limit=1)
     assert (answer.method, answer.fallback.partition(":")[0]) == ("lexical", "the database has no pgvector")
 
     vectors = JsonVectorStore(pool)
-    assert (await ingest_packaged(documents, embedder=HashedWords(), vectors=vectors)).embedding_note == ""
-    answer = await Retrieval(documents, embedder=HashedWords(), vectors=vectors).search(
-        KnowledgeQuery(MEMORY_QUERY), limit=1
-    )
-    assert (answer.method, answer.fallback) == ("hybrid", "")
-    assert answer.passages[0].document.startswith("memory-leak")
+    assert (await ingest_folder(tmp_path, documents, embedder=HashedWords(), vectors=vectors)).embedding_note == ""
+    search = Retrieval(documents, embedder=HashedWords(), vectors=vectors)
+    answer = await search.search(KnowledgeQuery("logs fill"), limit=1)
+    assert (answer.passages[0].document, answer.method, answer.fallback) == ("disk.md", "hybrid", "")
 
 
 async def test_an_empty_knowledge_base_knows_nothing(pool: Pool) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from knowledge_base.fusion import WORDS_WEIGHT, fuse
-from knowledge_base.novelty import relevance, sigmoid
+from knowledge_base.fusion import TITLE_WEIGHT, WORDS_WEIGHT, fuse
+from knowledge_base.lexical import WordFit
+from knowledge_base.novelty import NOVEL_BELOW, relevance, sigmoid
 from knowledge_base.pieces import PieceKind, pieces
 from knowledge_base.stored import Hit
 
@@ -54,10 +55,10 @@ def test_the_score_is_the_mean_of_three_sizes_and_the_words() -> None:
             hit(1, PieceKind.WINDOW, 0.9, chunk=2),
             hit(2, PieceKind.SECTION, 0.5, chunk=4),
         ],
-        {1: 0.5, 3: 0.9},
+        {1: WordFit(0.5, 0.4), 3: WordFit(0.9, 0.0)},
     )
     assert found.keys() == {1, 2}
-    assert found[1].score == pytest.approx((0.5 + 0.9 + 0.3) / 3 + WORDS_WEIGHT * 0.5)
+    assert found[1].score == pytest.approx((0.5 + 0.9 + 0.3) / 3 + WORDS_WEIGHT * 0.5 + TITLE_WEIGHT * 0.4**2)
     assert (found[1].cosine, found[1].chunk_id) == (0.9, 2)
     assert found[2].score == pytest.approx(0.5)
 
@@ -67,9 +68,16 @@ def test_an_opening_ranks_a_document_and_not_its_chunks() -> None:
     assert (found.chunk_id, found.cosine) == (2, 0.9)
 
 
-def test_relevance_grows_with_the_score_within_one() -> None:
-    for words_alone in (False, True):
-        scale = [relevance(score / 10, words_alone=words_alone) for score in range(12)]
-        assert scale == sorted(scale)
-        assert 0 <= scale[0] < 0.2 < 0.8 < scale[-1] <= 1
+@pytest.mark.parametrize("cosine", [None, 0.1, 0.5, 0.9])
+def test_relevance_grows_with_the_score_within_one(cosine: float | None) -> None:
+    scale = [relevance(score / 10, cosine) for score in range(16)]
+    assert scale == sorted(scale)
+    assert 0 <= scale[0] < scale[-1] <= 1
+
+
+def test_a_fit_is_near_one_and_an_accident_near_zero() -> None:
+    assert relevance(0.95, 0.75) > 0.9
+    assert relevance(0.45, 0.40) < NOVEL_BELOW
+    assert relevance(1.3, None) > 0.9
+    assert relevance(0.2, None) < NOVEL_BELOW
     assert (sigmoid(-1e9), sigmoid(0.0), sigmoid(1e9)) == (0.0, 0.5, 1.0)

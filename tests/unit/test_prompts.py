@@ -236,6 +236,14 @@ def test_doubts(changes: dict[str, object], said: str) -> None:
             "No .\n(It cited evidence that does not exist, taken out: E77.)\n(This answer cites no evidence.)",
         ),
         ("Because.", "Because.\n(This answer cites no evidence.)"),
+        ("See [E1 and E3], [see E1].", "See [E1][E3], [see E1]."),
+        ("[E1][E9[E99]9]", "[E1]\n(It cited evidence that does not exist, taken out: E99.)"),
+        ("[E1]［E99］", "[E1]\n(It cited evidence that does not exist, taken out: E99.)"),
+        ("[E1][E\u200b99]", "[E1]\n(It cited evidence that does not exist, taken out: E99.)"),
+        (
+            "[E1][E1 and, as E99 shows]",
+            "[E1][E1 and, as … shows]\n(It cited evidence that does not exist, taken out: E99.)",
+        ),
     ],
 )
 def test_answers_keep_only_citations_that_exist(text: str, expected: str) -> None:

@@ -18,6 +18,7 @@ from pipeline.domain.diagnosis import Category, Conclusion, Hypothesis, Sign, ch
 from pipeline.domain.facts import Facts
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import Signal
+from pipeline.domain.topology import DependencyGraph
 from pipeline.ports.model import Question
 from pipeline.ports.toolbox import ToolResult
 from tests.builders import CHECKOUT, T0, WEB, make_anomaly, make_evidence
@@ -174,13 +175,14 @@ def fewer_requests_from_above() -> Past:
 async def test_an_incident_is_put_down_to_what_brought_it(
     story: Callable[[], Past], conclusion: Conclusion, category: Category, way: list[ServiceName]
 ) -> None:
-    question = await story().question()
+    past = story()
+    question = await past.question()
     answer = await RulesDiagnostician().diagnose(question)
     found = answer.hypothesis
     assert (found.conclusion, found.category) == (conclusion, category)
     assert [step.service for step in found.path] == way
     assert check_claims(found.claims, answer.shown) == (found.claims, ())
-    graph = (await story().dossier()).graph
+    graph = DependencyGraph(frozenset(past.edges))
     evidence = {str(item.id): item for item in question.read}
     assert check_path(found.path, category, CHECKOUT, evidence, graph).holds == bool(way)
     if conclusion is NOT_ENOUGH:
@@ -446,7 +448,7 @@ async def test_diagnose_names_itself_and_shows_what_it_was_given() -> None:
     ],
 )
 async def test_replies_come_from_the_evidence(asked: str, expected: str) -> None:
-    assert expected in await RulesDiagnostician().reply(memory_leak(), asked)
+    assert expected in (await RulesDiagnostician().reply(memory_leak(), asked)).text
 
 
 @pytest.mark.parametrize(
@@ -454,12 +456,12 @@ async def test_replies_come_from_the_evidence(asked: str, expected: str) -> None
 )
 async def test_replies_survive_having_nothing(asked: str) -> None:
     empty = make_question([], Facts(), passages=())
-    assert await RulesDiagnostician().reply(empty, asked)
+    assert (await RulesDiagnostician().reply(empty, asked)).text
 
 
 @given(st.text(max_size=200))
 async def test_no_question_breaks_it(asked: str) -> None:
-    assert await RulesDiagnostician().reply(saturation(), asked)
+    assert (await RulesDiagnostician().reply(saturation(), asked)).text
 
 
 READ = make_evidence(9, statement="CPU use of payments-1 is 98 %", service=PAYMENTS, subject="payments-1")
@@ -493,7 +495,7 @@ async def test_a_question_that_names_what_to_read_is_answered_by_reading(
     async def take(text: str) -> None:
         said.append(text)
 
-    answer = await RulesDiagnostician().reply(replace(memory_leak(), tools=tools), asked, take)
+    answer = (await RulesDiagnostician().reply(replace(memory_leak(), tools=tools), asked, take)).text
     assert tools.asked == [(tool, arguments)]
     assert "- CPU use of payments-1 is 98 % [E9]" in answer
     assert "2 more are left out" in answer
@@ -502,8 +504,8 @@ async def test_a_question_that_names_what_to_read_is_answered_by_reading(
 
 async def test_a_tool_that_is_spent_leaves_the_evidence_and_one_that_is_empty_says_so() -> None:
     nothing = ScriptedToolbox({"recent_changes": [ToolResult("empty", said="no change of web was told")]})
-    answer = await RulesDiagnostician().reply(replace(memory_leak(), tools=nothing), "what changed in web?")
+    answer = (await RulesDiagnostician().reply(replace(memory_leak(), tools=nothing), "what changed in web?")).text
     assert answer == "Nothing was found: no change of web was told."
     spent = ScriptedToolbox({"query_metrics": []}, calls=0)
-    answer = await RulesDiagnostician().reply(replace(memory_leak(), tools=spent), "show me the traffic")
+    answer = (await RulesDiagnostician().reply(replace(memory_leak(), tools=spent), "show me the traffic")).text
     assert "traffic of checkout is 12 /s" in answer

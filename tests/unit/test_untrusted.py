@@ -12,7 +12,7 @@ from pipeline.domain.untrusted import ATTRIBUTE_CHARS, MAX_MARKS, attribute, fen
 
 TAG = re.compile(r"<[^<>]*>")
 LINKED = re.compile(
-    r"(?i)\w://|\b(?:mailto|tel|javascript|slack):[\w@]|\bwww\.\w|<[!@#]\w[^<>\n]*>|@(?:channel|here|everyone)\b|\]\([^\s()]*[.:/]\w[^\s()]*\)"
+    r"(?i)\w://|\b(?:mailto|tel|javascript|slack):[\w@]|\bwww\.\w|<[!@#]\w[^<>\n]*>|@(?:channel|here|everyone)\b|\[[^\[\]\n]*\]\([^\s()]*[.:/]\w[^\s()]*\)"
     r"|(?<![\w.])[\w-]+\.(?:com|net|org|io|example|xyz|top|link)\b(?!\.\w)"
 )
 HOSTILE = st.one_of(

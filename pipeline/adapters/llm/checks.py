@@ -11,12 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.domain.diagnosis import Category, Conclusion, Hypothesis, check_claims
 from pipeline.domain.review import known_instances
+from pipeline.domain.untrusted import neutralise
 from pipeline.ports.model import Question
 
 MAX_REPLY_CHARS = 3000
 """A section of a Slack message holds no more."""
 
-_CITED = re.compile(r"\[\s*(E\d+(?:\s*[,;]\s*E\d+)*)\s*\]")
+_ID = re.compile(r"\bE[0-9]+\b")
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_IDS_ONLY = re.compile(r"(?:\s|,|;|&|and|or|E[0-9]+)*")
 _WRAPPED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL)
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -85,17 +88,20 @@ def checked_reply(text: str, known: Collection[str]) -> str:
     dropped: list[str] = []
 
     def keep(found: re.Match[str]) -> str:
-        names = re.findall(r"E\d+", found[1])
-        kept = [name for name in names if name in known]
+        names = _ID.findall(found[1])
         dropped.extend(name for name in names if name not in known)
-        return "".join(f"[{name}]" for name in kept)
+        if names and _IDS_ONLY.fullmatch(found[1]):
+            return "".join(f"[{name}]" for name in names if name in known)
+        return f"[{_ID.sub(lambda name: name[0] if name[0] in known else '…', found[1])}]"
 
-    answer = _CITED.sub(keep, text.strip())[:MAX_REPLY_CHARS]
+    answer, before = neutralise(text, MAX_REPLY_CHARS, lines=True), ""
+    # What is taken out may leave another one behind: [E9[E99]9].
+    while answer != before:
+        answer, before = _BRACKETS.sub(keep, answer), answer
+    cites = any(_ID.search(found[1]) for found in _BRACKETS.finditer(answer))
     if dropped:
         answer += f"\n(It cited evidence that does not exist, taken out: {', '.join(dict.fromkeys(dropped))[:200]}.)"
-    if not _CITED.search(answer):
-        answer += "\n(This answer cites no evidence.)"
-    return answer
+    return answer if cites else f"{answer}\n(This answer cites no evidence.)"
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pipeline.adapters.llm.chat import ChatModel, ModelTurn
 from pipeline.adapters.llm.checks import DoubtfulReply, InvalidReply, checked_reply, doubts, parse_hypothesis
 from pipeline.adapters.llm.prompts import Fit, Redact, Wording, diagnosis_prompt, reply_prompt
-from pipeline.adapters.llm.talk import DEFAULT_LIMITS, GaveNoAnswer, Limits, Talk, bounded
+from pipeline.adapters.llm.talk import DEFAULT_LIMITS, Limits, Talk, bounded
 from pipeline.domain.diagnosis import Hypothesis
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.untrusted import neutralise
-from pipeline.ports.model import Answer, Diagnostician, OnText, Question
+from pipeline.ports.model import Answer, Diagnostician, GaveNoAnswer, GaveNoUsableAnswer, OnText, Question, Reply
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ModelDiagnostician(Diagnostician):
         hypothesis = await bounded(talk, self._hypothesis(question, talk))
         return Answer(hypothesis, self._model.name, talk.exchange(), dict(words.shown))
 
-    async def reply(self, question: Question, asked: str, on_text: OnText | None = None) -> str:
+    async def reply(self, question: Question, asked: str, on_text: OnText | None = None) -> Reply:
         """Answers from the evidence; ids that do not exist are taken out of the answer.
 
         What ``on_text`` gets may hold remarks that the model makes between calls of tools: the answer is what is
@@ -58,7 +58,7 @@ class ModelDiagnostician(Diagnostician):
         if not turn.text.strip():
             why = turn.stop if turn.stop != "end" else "no reason given"
             raise GaveNoAnswer(f"{self._model.name} gave an empty answer ({why})", talk.exchange())
-        return checked_reply(turn.text, words.shown)
+        return Reply(checked_reply(turn.text, words.shown), talk.exchange())
 
     async def close(self) -> None:
         await self._model.close()
@@ -100,7 +100,8 @@ class ModelDiagnostician(Diagnostician):
             if first is not None:
                 talk.refused.append({"reply": turn.text, "why": why})
                 return first
-            raise PermanentError(f"{self._model.name} gave no usable hypothesis in two tries: {why}") from error
+            talk.failed = f"{self._model.name} gave no usable hypothesis in two tries: {why}"
+            raise GaveNoUsableAnswer(talk.failed, talk.exchange()) from error
 
 
 class _Stream:

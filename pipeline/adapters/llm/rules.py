@@ -17,7 +17,7 @@ from pipeline.adapters.llm.rules_own import Case, bad_change, certificate, disk,
 from pipeline.adapters.llm.rules_reading import wanted
 from pipeline.domain.diagnosis import MAX_CLAIMS, Alternative, Category, Claim, Conclusion, Hypothesis
 from pipeline.domain.trace import JsonValue
-from pipeline.ports.model import Answer, Diagnostician, OnText, Question
+from pipeline.ports.model import Answer, Diagnostician, OnText, Question, Reply
 
 CAUSE_FROM = 0.5
 """Certainty below which a path alone makes no cause."""
@@ -92,11 +92,11 @@ class RulesDiagnostician(Diagnostician):
         shown = {str(item.id): item.statement for item in question.read}
         return Answer(hypothesis, self.name, exchange, shown)
 
-    async def reply(self, question: Question, asked: str, on_text: OnText | None = None) -> str:
+    async def reply(self, question: Question, asked: str, on_text: OnText | None = None) -> Reply:
         said = await answer(question, question.known or decide(question), asked)
         if on_text is not None:
             await on_text(said)
-        return said
+        return Reply(said, {})
 
     async def close(self) -> None:
         """Nothing is held open."""

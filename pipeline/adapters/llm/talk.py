@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from pipeline.adapters.llm.models import cost_usd
 from pipeline.adapters.llm.prompts import Prompt, Wording, tokens
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.trace import JsonValue
-from pipeline.ports.model import OnText
+from pipeline.ports.model import GaveNoAnswer, GaveNoUsableAnswer, OnText
 from pipeline.ports.toolbox import Toolbox
 
 T = TypeVar("T")
@@ -46,22 +46,6 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-
-
-class GaveNoAnswer(TemporaryError):
-    """The model could not be had now. ``exchange`` is what was sent and came back until then, for the trace."""
-
-    def __init__(self, message: str, exchange: Mapping[str, JsonValue], retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
-        self.exchange = exchange
-
-
-class GaveNoUsableAnswer(PermanentError):
-    """The model answered, and not in a form that may be believed. ``exchange`` as above."""
-
-    def __init__(self, message: str, exchange: Mapping[str, JsonValue]) -> None:
-        super().__init__(message)
-        self.exchange = exchange
 
 
 @dataclass(slots=True)
@@ -223,6 +207,8 @@ async def bounded(talk: Talk, asking: Awaitable[T]) -> T:
     """Waits at most the deadline; an error takes with it what was exchanged."""
     try:
         return await asyncio.wait_for(asking, talk.limits.deadline_s)
+    except (GaveNoAnswer, GaveNoUsableAnswer):
+        raise
     except TimeoutError as error:
         talk.failed = f"{talk.model.name} did not answer within {talk.limits.deadline_s:g} s"
         raise GaveNoAnswer(talk.failed, talk.exchange()) from error

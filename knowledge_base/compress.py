@@ -1,0 +1,325 @@
+"""Making a context fit its budget: whole lines are chosen, none is changed, and what was left out is said. Pure.
+
+A line counts by the words it shares with the question (BM25 weights over the lines at hand), by signals of trouble
+(OOM, exit codes, percentiles, error words, negations), and less for each line like it that is kept already (after
+Carbonell and Goldstein, "The Use of MMR", 1998: here by words not covered yet, which needs no comparison in pairs).
+Headings stay with their lines. Every piece of evidence keeps its best line before any gets a second one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from knowledge_base.wording import changed
+from pipeline.domain.errors import PermanentError, TemporaryError
+
+CHARS_PER_TOKEN = 3
+"""Low for prose, right for logs and metric names: an estimate that is rather too high."""
+SIGNAL_SHARE = 0.8
+"""What the signals of a line may add, against 1 for the words it shares with the question."""
+OPENING = 0.15
+"""For the first line of an item, which often says what it is."""
+REPEATED = 0.25
+"""What a line is worth beside one that differs from it in figures only."""
+COVERED = 0.35
+"""What a word is worth once a line that is kept has it."""
+LENGTH_B = 0.5
+SHORT_LINE = 4
+"""Words; a shorter line is measured as one of this length, or bare brackets and rules would come first."""
+MARKER_TOKENS = 9
+
+Shorten = Callable[[str, float], str]
+"""Drops words of a text; the second argument is the share that should stay. Raises TemporaryError or PermanentError."""
+
+_WORD = re.compile(r"[a-z]+\d+|[a-z]{2,}|\d{3,}")
+"""A figure of one or two digits says nothing of the matter; ``p99`` and ``137`` do."""
+_FIGURE = re.compile(r"\d[0-9a-f]*")
+_HEADING = re.compile(r"#{1,6}\s+\S")
+_MARKED = re.compile(r"^\[… \d+ lines? left out\]$", re.MULTILINE)
+_DOCUMENT = re.compile(r"K\d+")
+_STOP = frozenset(
+    re.findall(
+        r"\w+", "a an and are as at be by can for from has have in is it its of on or that the then this to was you"
+    )
+)
+_SIGNALS = {
+    **dict.fromkeys(
+        re.findall(r"\S+", "oom oomkilled oomkill killed kill sigkill sigterm sigsegv evicted panic fatal"), 0.5
+    ),
+    **dict.fromkeys(re.findall(r"\S+", "137 139 143 crashloopbackoff backoff imagepullbackoff deadlock corrupt"), 0.45),
+    **dict.fromkeys(
+        re.findall(r"\S+", "error errors exception failed failure failing fail timeout refused denied"), 0.35
+    ),
+    **dict.fromkeys(
+        re.findall(r"\S+", "expired expires exhausted full throttled unreachable unavailable rejected"), 0.35
+    ),
+    **dict.fromkeys(re.findall(r"\S+", "p50 p90 p95 p99 p999 429 500 502 503 504 exit exceeded saturated leak"), 0.3),
+    **dict.fromkeys(
+        re.findall(r"\S+", "not no never without cannot unable none rollback reverted deployed restart"), 0.2
+    ),
+    **dict.fromkeys(re.findall(r"\S+", "warn warning critical limit latency memory disk ms mib gib mb gb"), 0.15),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A piece of context. ``citable``: quoted by its id, so only whole lines of it may be shown. ``weight`` > 0."""
+
+    id: str
+    text: str
+    citable: bool = True
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is left of an item: ``text`` is empty when nothing is. ``shortened``: words were dropped inside lines."""
+
+    id: str
+    text: str
+    dropped_lines: int = 0
+    dropped_chars: int = 0
+    shortened: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """Every item, in the order given. ``note``: why ``shorten`` was of no use; empty when there is nothing to say."""
+
+    items: tuple[Kept, ...]
+    note: str = ""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What is not there any more, a line for each item that lost something."""
+        return tuple(
+            f"{item.id}: {item.dropped_lines} lines, {item.dropped_chars} characters left out"
+            + (", words dropped inside lines" if item.shortened else "")
+            for item in self.items
+            if item.dropped_chars
+        )
+
+
+def tokens(text: str) -> int:
+    """An estimate that needs no tokenizer."""
+    return len(text) // CHARS_PER_TOKEN + 1
+
+
+def compress(
+    items: Sequence[Item], budget_tokens: int, *, query: str = "", shorten: Shorten | None = None
+) -> Compressed:
+    """As much of ``items`` as fits, in their order; where lines are left out inside an item a marker line says so.
+
+    ``query``: what the reader wants to know; where it is empty, the citable items say what matters in the others.
+    ``shorten`` is tried on items that are not citable, and its result taken only when every identifier, number and
+    negation is still there. Each item counts one token more than its text, for what is put around it.
+    """
+    if sum(tokens(item.text) for item in items) <= budget_tokens:
+        return Compressed(tuple(Kept(item.id, item.text) for item in items))
+    texts, note = _shortened(items, budget_tokens, shorten)
+    if sum(map(tokens, texts)) <= budget_tokens:
+        chosen = texts
+        gone = [0] * len(items)
+    else:
+        choice = _Choice(items, texts, query)
+        choice.take(budget_tokens)
+        chosen, gone = choice.texts()
+    return Compressed(
+        tuple(
+            Kept(item.id, text, lines, len(item.text) - _own(text), shortened=shorter != item.text and bool(text))
+            for item, text, lines, shorter in zip(items, chosen, gone, texts, strict=True)
+        ),
+        note,
+    )
+
+
+def fit(
+    pairs: Sequence[tuple[str, str]], budget_tokens: int, *, shorten: Shorten | None = None
+) -> Sequence[tuple[str, str]]:
+    """``compress`` for (id, text) pairs: ``K1``, ``K2``, … are documents, all else is evidence. Empty ones go."""
+    items = [Item(name, text, citable=_DOCUMENT.fullmatch(name) is None) for name, text in pairs]
+    return [(item.id, item.text) for item in compress(items, budget_tokens, shorten=shorten).items if item.text]
+
+
+def marker(lines: int) -> str:
+    """Stands where lines are left out."""
+    return f"[… {lines} {'line' if lines == 1 else 'lines'} left out]"
+
+
+def _own(text: str) -> int:
+    return len(_MARKED.sub("", text))
+
+
+def _shortened(items: Sequence[Item], budget_tokens: int, shorten: Shorten | None) -> tuple[list[str], str]:
+    texts = [item.text for item in items]
+    if shorten is None:
+        return texts, ""
+    share = budget_tokens / sum(map(tokens, texts))
+    for number, item in enumerate(items):
+        if item.citable or not item.text.strip():
+            continue
+        try:
+            shorter = shorten(item.text, share)
+        except (PermanentError, TemporaryError) as error:
+            return texts, str(error)
+        if len(shorter) < len(item.text) and not changed(item.text, shorter):
+            texts[number] = shorter
+    return texts, ""
+
+
+@dataclass(slots=True)
+class _Line:
+    item: int
+    number: int
+    text: str
+    words: frozenset[str]
+    heading: int | None
+    """The line, counted over all items, under which this one stands."""
+    base: float = 0.0
+    mass: float = 1.0
+    """Weight of all its words."""
+    kept: bool = False
+
+
+@dataclass(slots=True)
+class _Choice:
+    """The lines of all items and which of them stay."""
+
+    items: Sequence[Item]
+    sources: Sequence[str]
+    query: str
+    lines: list[_Line] = field(init=False)
+    counts: list[int] = field(init=False)
+    shapes: list[str] = field(init=False)
+    weights: dict[str, float] = field(init=False)
+    seen: set[str] = field(default_factory=set)
+    covered: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.lines = list(_split(self.sources))
+        self.counts = [source.count("\n") + 1 for source in self.sources]
+        self.shapes = [_FIGURE.sub("0", line.text.strip().lower()) for line in self.lines]
+        found = Counter(chain.from_iterable([line.words for line in self.lines]))
+        total = len(self.lines)
+        by_count = {count: math.log(1 + (total - count + 0.5) / (count + 0.5)) for count in set(found.values())}
+        self.weights = {word: by_count[count] for word, count in found.items()}
+        self._rate()
+
+    def take(self, budget_tokens: int) -> None:
+        """Marks what stays. A line is paid with its heading and the marker that may come before it."""
+        # One marker after the last kept line of each item, and the token an item's text counts more than its lines.
+        left = budget_tokens - sum(MARKER_TOKENS + 1 for _ in self.items)
+        firsts = self._best_of_each()
+        for number in firsts:
+            left -= self._pay(number, left)
+        # What a line is worth only falls while others are kept: the last known value is good enough to queue by.
+        queue = [(-line.base, number) for number, line in enumerate(self.lines) if line.base > 0 and not line.kept]
+        heapq.heapify(queue)
+        while queue and left > MARKER_TOKENS:
+            number = queue[0][1]
+            if self.lines[number].kept:
+                heapq.heappop(queue)
+                continue
+            worth = self._worth(number)
+            if worth < -queue[0][0]:
+                heapq.heapreplace(queue, (-worth, number))
+                continue
+            heapq.heappop(queue)
+            left -= self._pay(number, left)
+
+    def texts(self) -> tuple[list[str], list[int]]:
+        """The text of each item with its markers, and the lines it lost."""
+        kept: list[list[_Line]] = [[] for _ in self.items]
+        for line in self.lines:
+            if line.kept:
+                kept[line.item].append(line)
+        texts = []
+        for lines, count in zip(kept, self.counts, strict=True):
+            parts: list[str] = []
+            place = 0
+            for line in lines:
+                if line.number > place:
+                    parts.append(marker(line.number - place))
+                parts.append(line.text)
+                place = line.number + 1
+            if parts and place < count:
+                parts.append(marker(count - place))
+            texts.append("\n".join(parts))
+        return texts, [count - len(lines) for lines, count in zip(kept, self.counts, strict=True)]
+
+    def _rate(self) -> None:
+        wanted = {word for word in _WORD.findall(self.query.lower()) if word not in _STOP}
+        if not wanted:
+            for line in self.lines:
+                if self.items[line.item].citable:
+                    wanted |= line.words
+        mean = sum([len(line.words) for line in self.lines]) / len(self.lines)
+        weights, telling = self.weights, _SIGNALS.keys()
+        shared = []
+        for line in self.lines:
+            length = max(len(line.words), SHORT_LINE) / max(mean, 1.0)
+            of_interest = sum([weights[word] for word in line.words & wanted])
+            shared.append(of_interest / (1 - LENGTH_B + LENGTH_B * length))
+        top = max(shared) or 1.0
+        for line, relevance in zip(self.lines, shared, strict=True):
+            if line.words:
+                signals = sum([_SIGNALS[word] for word in line.words & telling])
+                opening = OPENING if line.number == 0 else 0.0
+                line.base = self.items[line.item].weight * (relevance / top + min(signals, SIGNAL_SHARE) + opening)
+                line.mass = sum([weights[word] for word in line.words])
+
+    def _best_of_each(self) -> list[int]:
+        best: dict[int, int] = {}
+        for number, line in enumerate(self.lines):
+            if self.items[line.item].citable and line.text.strip():
+                held = best.get(line.item)
+                if held is None or line.base > self.lines[held].base:
+                    best[line.item] = number
+        return sorted(best.values(), key=lambda number: -self.lines[number].base)
+
+    def _worth(self, number: int) -> float:
+        line = self.lines[number]
+        if self.shapes[number] in self.seen:
+            return line.base * REPEATED
+        weights = self.weights
+        known = sum([weights[word] for word in line.words & self.covered])
+        return line.base * (1 - (1 - COVERED) * known / line.mass)
+
+    def _pay(self, number: int, left: int) -> int:
+        """Keeps the line with its heading where ``left`` pays for them; gives back what they cost."""
+        together = [number]
+        heading = self.lines[number].heading
+        if heading is not None and not self.lines[heading].kept:
+            together.insert(0, heading)
+        cost = sum(tokens(self.lines[each].text) + MARKER_TOKENS for each in together)
+        if cost > left:
+            return 0
+        for each in together:
+            line = self.lines[each]
+            line.kept = True
+            self.seen.add(self.shapes[each])
+            self.covered |= line.words
+        return cost
+
+
+def _split(sources: Sequence[str]) -> Iterator[_Line]:
+    place = 0
+    for item, source in enumerate(sources):
+        heading: int | None = None
+        fenced = False
+        for number, text in enumerate(source.split("\n")):
+            words = frozenset(_WORD.findall(text.lower()))
+            if text.lstrip().startswith(("```", "~~~")):
+                fenced = not fenced
+            if not fenced and text.startswith("#") and _HEADING.match(text):
+                yield _Line(item, number, text, words, None)
+                heading = place
+            else:
+                yield _Line(item, number, text, words, heading)
+            place += 1

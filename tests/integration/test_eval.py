@@ -1,0 +1,121 @@
+"""Recorded cases through the real pipeline and a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from bot.config import Settings, load
+from bot.eval import EvalOptions, evaluate
+from bot.wiring.evaluation import EvalBench, eval_bench, with_model
+from pipeline.adapters.postgres.pool import Pool
+from pipeline.adapters.postgres.scratch import PREFIX, ScratchDatabases
+from pipeline.domain.errors import ConfigurationError, TemporaryError
+from tests.cases_plain import shop
+from tests.cases_world import World, climb
+
+
+def settings_for(dsn: str) -> Settings:
+    return load({"DATABASE_URL": dsn}, None)
+
+
+def leak() -> World:
+    world = shop(World("leak", "A leak that is over its bound when the replay begins", minutes=2.5, hours=2))
+    world.shape("checkout/memory_ratio/checkout-1", climb(-30, 0.02, 0.97))
+    world.expect("cause", "memory", "checkout", evidence=[{"series": "checkout/memory_ratio/checkout-1"}],
+                 forbidden=["(?i)certificate"])  # fmt: skip
+    return world
+
+
+def calm() -> World:
+    world = shop(World("calm", "Nothing is wrong", minutes=2.5, hours=2))
+    world.expect("healthy")
+    return world
+
+
+async def test_cases_are_diagnosed_scored_and_told_and_a_broken_one_stops_no_other(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    for world in (leak(), calm()):
+        world.write(tmp_path / "cases")
+    (tmp_path / "cases" / "broken").mkdir()
+    (tmp_path / "cases" / "broken" / "case.yaml").write_text("title: half\n")
+    said: list[str] = []
+    complaints: list[str] = []
+
+    @asynccontextmanager
+    async def workbench() -> AsyncIterator[EvalBench]:
+        async with eval_bench(settings_for(database_dsn), "rules", embed=False) as bench:
+            yield bench
+
+    options = EvalOptions(tmp_path / "cases", out=tmp_path / "out.json", min_top1=1.0)
+    assert await evaluate(options, workbench, said.append, complaints.append) == 2
+    assert "broken/case.yaml, line 1: now: field required" in complaints[0]
+    report = json.loads((tmp_path / "out.json").read_text())
+    calm_one, leak_one = report["cases"]
+    assert (report["model"], leak_one["got"], leak_one["top1"]) == (
+        "rules",
+        "memory at checkout",
+        True,
+    )
+    assert leak_one["path_holds"], leak_one["path_problem"]
+    assert leak_one["offered"], leak_one["why_not_offered"]
+    assert (leak_one["evidence_found"], leak_one["forbidden"], leak_one["incidents"]) == (1, [], 1)
+    assert (calm_one["got"], calm_one["false_alarm"]) == ("no incident", False)
+    assert any(line.startswith("leak") and "memory at checkout" in line for line in said)
+
+    connection = await asyncpg.connect(database_dsn)
+    left = await connection.fetchval("SELECT count(*) FROM pg_database WHERE starts_with(datname, $1)", PREFIX)
+    await connection.close()
+    assert left == 0
+
+
+async def test_a_copy_has_what_the_template_has_and_its_own_time(database_dsn: str) -> None:
+    databases = ScratchDatabases(database_dsn)
+    then = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+    async def prepare(dsn: str) -> None:
+        pool = Pool(dsn, max_size=1)
+        async with pool.transaction() as connection:
+            await connection.execute("CREATE TABLE told (at timestamptz DEFAULT clock_timestamp())")
+        await pool.close()
+
+    async with databases.template(prepare), databases.copy() as one, databases.copy() as other:
+        await one.set_clock(then)
+        pool = Pool(one.dsn, max_size=1)
+        async with pool.transaction() as connection:
+            at = await connection.fetchval("INSERT INTO told DEFAULT VALUES RETURNING at")
+            assert at == then == await connection.fetchval("SELECT clock_timestamp()")
+        await pool.close()
+        pool = Pool(other.dsn, max_size=1)
+        async with pool.transaction() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM told") == 0
+            assert await connection.fetchval("SELECT clock_timestamp() <> $1", then)
+        await pool.close()
+
+
+async def test_a_model_that_cannot_be_had_is_no_evaluation_of_the_rules(database_dsn: str) -> None:
+    settings = settings_for(database_dsn)
+    with pytest.raises(ConfigurationError, match="--model anthropic: no ANTHROPIC_API_KEY"):
+        async with eval_bench(settings, "anthropic", embed=False):
+            pytest.fail("it was had")
+    assert with_model(settings, "gpt-6-luna").model.name == "gpt-6-luna"
+    assert with_model(settings, "rules").model.provider == "rules"
+    assert with_model(settings, "") is settings
+
+
+async def test_a_server_that_is_away_is_told() -> None:
+    nowhere = ScratchDatabases("postgresql://nobody@127.0.0.1:1/none")
+
+    async def prepare(dsn: str) -> None:
+        pytest.fail(dsn)
+
+    with pytest.raises(TemporaryError, match="DATABASE_URL: the database server cannot be used"):
+        async with nowhere.template(prepare):
+            pytest.fail("there is no server")
