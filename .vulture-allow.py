@@ -16,3 +16,6 @@ stream_output, stream, fmt  # botocore's names for what its hooks are called wit
 success  # a field of CloudWatch's answer, which is validated whole
 converter  # logging reads it from its formatter
 COMPILED, checkpoint, restore, not_finite, duplicate, future  # pipeline.detectors is a public API; tests and benches use all of it
+ir_version, inter_op_num_threads, intra_op_num_threads, log_severity_level  # onnxruntime reads them
+model_type, hidden_act, position_embedding_type, is_decoder, default_prompt_name  # fields of a model's files, validated whole
+pooling_mode_max_tokens, pooling_mode_mean_sqrt_len_tokens, pooling_mode_weightedmean_tokens, pooling_mode_lasttoken  # the same

@@ -106,12 +106,31 @@ def add_commands(
     @click.option("--min-top1", type=float, help="Share of root causes that must be right, else exit 1.")
     @click.option("--price", default="", help="IN/OUT, USD for a million tokens sent and written, as 3/15.")
     @click.option("--embed", is_flag=True, help="Search runbooks by meaning too.")
+    @click.option("--record", help="Write a case of a stored incident (INC-42) below FOLDER, and run nothing.")
     @click.option("--jobs", default=3, show_default=True, help="Cases side by side.")
-    def evaluate(folder: Path | None, model: str, embed: bool, **options: Any) -> None:
+    def evaluate(folder: Path | None, model: str, embed: bool, record: str | None, **options: Any) -> None:
         """Run recorded cases (FOLDER, or those that are shipped) through the pipeline: how good are the diagnoses?"""
+        if record is not None:
+            sys.exit(run(_record(record, folder or Path(), settings())))
         from bot.eval import EvalOptions
         from bot.eval import evaluate as run_cases
         from bot.wiring.evaluation import eval_bench
 
         chosen, given = EvalOptions(folder=folder, **options), settings()
         sys.exit(run(run_cases(chosen, lambda: eval_bench(given, model, embed=embed), click.echo, complain)))
+
+
+async def _record(incident: str, folder: Path, settings: Settings) -> int:
+    from bot.catalogue import load_catalogue
+    from bot.eval_record import record_incident
+    from bot.wiring import store_of
+    from pipeline.domain.errors import ConfigurationError
+    from pipeline.domain.ids import parse_incident_label
+
+    incident_id = parse_incident_label(incident)
+    if incident_id is None:
+        raise ConfigurationError(f"--record {incident}: write INC-42 or 42")
+    async with store_of(settings) as store:
+        place = await record_incident(store, incident_id, folder, load_catalogue(settings.telemetry.catalogue))
+    click.echo(f"{place}: look it over before it leaves this machine")
+    return 0

@@ -83,10 +83,6 @@ class KnowledgeSettings(Group):
     rerank_deadline_s: Annotated[
         Positive, Variable("SRE_RERANK_DEADLINE_S", "seconds", "for the cross-encoder; then the first order stands")
     ] = 0.8
-    compressor: Annotated[
-        Path | None,
-        Variable("SRE_COMPRESSOR", "folder", "weights of LLMLingua-2, for prose; empty: lines are chosen"),
-    ] = None
     allow_hosts: Annotated[
         tuple[str, ...],
         Variable("SRE_KB_ALLOW_HOSTS", "names, comma-separated", "inner hosts that `kb ingest` may fetch from"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from knowledge_base.lexical import spaced
 from knowledge_base.stored import StoredDocument
 
 LONGEST_NAME_WORDS = 8
 """Words of running text that are tried together as a name: ``kube pod crash looping``."""
-LEAST_LETTERS = 8
-"""Letters of a name that was found in running text; shorter ones are words of the language too often."""
+LEAST_WORDS = 3
+"""Words of a name that is found anywhere in a text; shorter ones name products (CoreDNS) and everyday things too."""
+HEAD_WORDS = 3
+"""First words of a text, among which a shorter name counts if it is written as one: ``[FIRING:1] TargetDown …``."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_.\-][A-Za-z0-9]+)*")
 _HUMP = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z]")
@@ -24,7 +27,7 @@ class AlertIndex:
     The order is that of authority: a file or title called like the alert, then the alerts that a document lists.
     """
 
-    def __init__(self, documents: Iterable[StoredDocument]) -> None:
+    def __init__(self, documents: Sequence[StoredDocument]) -> None:
         self._own: dict[str, list[int]] = {}
         self._listed: dict[str, list[int]] = {}
         for document in documents:
@@ -33,13 +36,18 @@ class AlertIndex:
                 self._own.setdefault(name, []).append(document.id)
             for name in dict.fromkeys(_key(alert) for alert in document.alerts):
                 self._listed.setdefault(name, []).append(document.id)
-        self._names = frozenset(name for name in (*self._own, *self._listed) if len(name) >= LEAST_LETTERS)
+        names = (
+            name
+            for document in documents
+            for name in (PurePosixPath(document.path).stem, document.title, *document.alerts)
+        )
+        self._long = frozenset(_key(name) for name in names if _length(name) >= LEAST_WORDS)
 
     def documents(self, alerts: Sequence[str], text: str) -> tuple[int, ...]:
         """Ids of the documents for these alerts, and for those that ``text`` names; empty when there are none.
 
-        ``alerts`` may name anything a document is called. In ``text`` only what is written like an identifier counts,
-        and words that together spell a known name.
+        ``alerts`` may name anything a document is called. In ``text`` what is written as one name counts, and words
+        that together spell a long one.
         """
         found: dict[int, None] = {}
         for name in map(_key, alerts):
@@ -52,13 +60,18 @@ class AlertIndex:
         return self._own.get(name) or self._listed.get(name) or ()
 
     def _mentioned(self, text: str) -> list[str]:
-        names = [_key(word) for word in _IDENTIFIER.findall(text) if _is_name(word)]
+        written = _IDENTIFIER.findall(text)
+        names = [
+            _key(word)
+            for place, word in enumerate(written)
+            if _is_name(word) and (place < HEAD_WORDS or _length(word) >= LEAST_WORDS)
+        ]
         words = [word.lower() for word in _WORD.findall(text)]
         for start in range(len(words)):
             joined = ""
             for word in words[start : start + LONGEST_NAME_WORDS]:
                 joined += word
-                if joined in self._names:
+                if joined in self._long:
                     names.append(joined)
         return [name for name in dict.fromkeys(names) if name in self._own or name in self._listed]
 
@@ -70,3 +83,7 @@ def _key(name: str) -> str:
 def _is_name(text: str) -> bool:
     """``KubePodNotReady``, ``kube_pod_not_ready``, ``kube-pod-not-ready``: one word made of several."""
     return _IDENTIFIER.fullmatch(text) is not None and (_HUMP.search(text) is not None or len(_WORD.findall(text)) > 1)
+
+
+def _length(name: str) -> int:
+    return len(_WORD.findall(spaced(name)))

@@ -11,9 +11,8 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 from knowledge_base.wording import changed
@@ -33,13 +32,14 @@ LENGTH_B = 0.5
 SHORT_LINE = 4
 """Words; a shorter line is measured as one of this length, or bare brackets and rules would come first."""
 MARKER_TOKENS = 9
+MAX_ASKED_FIGURES = 20
 
 Shorten = Callable[[str, float], str]
 """Drops words of a text; the second argument is the share that should stay. Raises TemporaryError or PermanentError."""
 
 _WORD = re.compile(r"[a-z]+\d+|[a-z]{2,}|\d{3,}")
 """A figure of one or two digits says nothing of the matter; ``p99`` and ``137`` do."""
-_FIGURE = re.compile(r"\d[0-9a-f]*")
+_TELLING_FIGURES = ("137", "139", "143", "429", "50[0-4]", "50", "9[059]", "999")
 _HEADING = re.compile(r"#{1,6}\s+\S")
 _MARKED = re.compile(r"^\[… \d+ lines? left out\]$", re.MULTILINE)
 _DOCUMENT = re.compile(r"K\d+")
@@ -174,56 +174,62 @@ def _shortened(items: Sequence[Item], budget_tokens: int, shorten: Shorten | Non
 
 
 @dataclass(slots=True)
+class _Shape:
+    """What lines that differ in figures only have in common."""
+
+    words: frozenset[str]
+    lines: int = 0
+    mass: float = 1.0
+    """Weight of all its words."""
+    value: float = 0.0
+    seen: bool = False
+    """One of them is kept."""
+
+
+@dataclass(slots=True)
 class _Line:
     item: int
     number: int
     text: str
-    words: frozenset[str]
+    shape: _Shape
     heading: int | None
     """The line, counted over all items, under which this one stands."""
     base: float = 0.0
-    mass: float = 1.0
-    """Weight of all its words."""
     kept: bool = False
 
 
-@dataclass(slots=True)
 class _Choice:
     """The lines of all items and which of them stay."""
 
-    items: Sequence[Item]
-    sources: Sequence[str]
-    query: str
-    lines: list[_Line] = field(init=False)
-    counts: list[int] = field(init=False)
-    shapes: list[str] = field(init=False)
-    weights: dict[str, float] = field(init=False)
-    seen: set[str] = field(default_factory=set)
-    covered: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.lines = list(_split(self.sources))
-        self.counts = [source.count("\n") + 1 for source in self.sources]
-        self.shapes = [_FIGURE.sub("0", line.text.strip().lower()) for line in self.lines]
-        found = Counter(chain.from_iterable([line.words for line in self.lines]))
-        total = len(self.lines)
+    def __init__(self, items: Sequence[Item], sources: Sequence[str], query: str) -> None:
+        self._items = items
+        wanted = frozenset(_WORD.findall(query.lower()))
+        self._shapes: dict[str, _Shape] = {}
+        self._lines = list(self._split(sources, _figures(wanted)))
+        self._counts = [source.count("\n") + 1 for source in sources]
+        found: dict[str, int] = {}
+        for shape in self._shapes.values():
+            for word in shape.words:
+                found[word] = found.get(word, 0) + shape.lines
+        total = len(self._lines)
         by_count = {count: math.log(1 + (total - count + 0.5) / (count + 0.5)) for count in set(found.values())}
-        self.weights = {word: by_count[count] for word, count in found.items()}
-        self._rate()
+        self._weights = {word: by_count[count] for word, count in found.items()}
+        self._covered: set[str] = set()
+        self._rate((wanted or self._evident()) - _STOP)
 
     def take(self, budget_tokens: int) -> None:
         """Marks what stays. A line is paid with its heading and the marker that may come before it."""
         # One marker after the last kept line of each item, and the token an item's text counts more than its lines.
-        left = budget_tokens - sum(MARKER_TOKENS + 1 for _ in self.items)
+        left = budget_tokens - sum(MARKER_TOKENS + 1 for _ in self._items)
         firsts = self._best_of_each()
         for number in firsts:
             left -= self._pay(number, left)
         # What a line is worth only falls while others are kept: the last known value is good enough to queue by.
-        queue = [(-line.base, number) for number, line in enumerate(self.lines) if line.base > 0 and not line.kept]
+        queue = [(-line.base, number) for number, line in enumerate(self._lines) if line.base > 0 and not line.kept]
         heapq.heapify(queue)
         while queue and left > MARKER_TOKENS:
             number = queue[0][1]
-            if self.lines[number].kept:
+            if self._lines[number].kept:
                 heapq.heappop(queue)
                 continue
             worth = self._worth(number)
@@ -235,12 +241,12 @@ class _Choice:
 
     def texts(self) -> tuple[list[str], list[int]]:
         """The text of each item with its markers, and the lines it lost."""
-        kept: list[list[_Line]] = [[] for _ in self.items]
-        for line in self.lines:
+        kept: list[list[_Line]] = [[] for _ in self._items]
+        for line in self._lines:
             if line.kept:
                 kept[line.item].append(line)
         texts = []
-        for lines, count in zip(kept, self.counts, strict=True):
+        for lines, count in zip(kept, self._counts, strict=True):
             parts: list[str] = []
             place = 0
             for line in lines:
@@ -251,75 +257,87 @@ class _Choice:
             if parts and place < count:
                 parts.append(marker(count - place))
             texts.append("\n".join(parts))
-        return texts, [count - len(lines) for lines, count in zip(kept, self.counts, strict=True)]
+        return texts, [count - len(lines) for lines, count in zip(kept, self._counts, strict=True)]
 
-    def _rate(self) -> None:
-        wanted = {word for word in _WORD.findall(self.query.lower()) if word not in _STOP}
-        if not wanted:
-            for line in self.lines:
-                if self.items[line.item].citable:
-                    wanted |= line.words
-        mean = sum([len(line.words) for line in self.lines]) / len(self.lines)
-        weights, telling = self.weights, _SIGNALS.keys()
-        shared = []
-        for line in self.lines:
-            length = max(len(line.words), SHORT_LINE) / max(mean, 1.0)
-            of_interest = sum([weights[word] for word in line.words & wanted])
-            shared.append(of_interest / (1 - LENGTH_B + LENGTH_B * length))
-        top = max(shared) or 1.0
-        for line, relevance in zip(self.lines, shared, strict=True):
-            if line.words:
-                signals = sum([_SIGNALS[word] for word in line.words & telling])
+    def _split(self, sources: Sequence[str], figures: re.Pattern[str]) -> Iterator[_Line]:
+        place = 0
+        for item, source in enumerate(sources):
+            heading: int | None = None
+            fenced = False
+            for number, text in enumerate(source.split("\n")):
+                form = figures.sub("0", text.lower()).strip()
+                shape = self._shapes.get(form)
+                if shape is None:
+                    shape = self._shapes[form] = _Shape(frozenset(_WORD.findall(form)))
+                shape.lines += 1
+                if form.startswith(("```", "~~~")):
+                    fenced = not fenced
+                if not fenced and text.startswith("#") and _HEADING.match(text):
+                    yield _Line(item, number, text, shape, None)
+                    heading = place
+                else:
+                    yield _Line(item, number, text, shape, heading)
+                place += 1
+
+    def _evident(self) -> frozenset[str]:
+        return frozenset(
+            chain.from_iterable([line.shape.words for line in self._lines if self._items[line.item].citable])
+        )
+
+    def _rate(self, wanted: frozenset[str]) -> None:
+        weights, shapes = self._weights, list(self._shapes.values())
+        mean = max(sum([len(shape.words) * shape.lines for shape in shapes]) / len(self._lines), 1.0)
+        for shape in shapes:
+            length = max(len(shape.words), SHORT_LINE) / mean
+            of_interest = sum([weights[word] for word in shape.words & wanted])
+            shape.value = of_interest / (1 - LENGTH_B + LENGTH_B * length)
+        top = max([shape.value for shape in shapes]) or 1.0
+        for shape in shapes:
+            if shape.words:
+                signals = sum([_SIGNALS[word] for word in shape.words & _SIGNALS.keys()])
+                shape.value = shape.value / top + min(signals, SIGNAL_SHARE)
+                shape.mass = sum([weights[word] for word in shape.words])
+        for line in self._lines:
+            if line.shape.words:
                 opening = OPENING if line.number == 0 else 0.0
-                line.base = self.items[line.item].weight * (relevance / top + min(signals, SIGNAL_SHARE) + opening)
-                line.mass = sum([weights[word] for word in line.words])
+                line.base = self._items[line.item].weight * (line.shape.value + opening)
 
     def _best_of_each(self) -> list[int]:
         best: dict[int, int] = {}
-        for number, line in enumerate(self.lines):
-            if self.items[line.item].citable and line.text.strip():
+        for number, line in enumerate(self._lines):
+            if self._items[line.item].citable and line.text.strip():
                 held = best.get(line.item)
-                if held is None or line.base > self.lines[held].base:
+                if held is None or line.base > self._lines[held].base:
                     best[line.item] = number
-        return sorted(best.values(), key=lambda number: -self.lines[number].base)
+        return sorted(best.values(), key=lambda number: -self._lines[number].base)
 
     def _worth(self, number: int) -> float:
-        line = self.lines[number]
-        if self.shapes[number] in self.seen:
+        line = self._lines[number]
+        shape = line.shape
+        if shape.seen:
             return line.base * REPEATED
-        weights = self.weights
-        known = sum([weights[word] for word in line.words & self.covered])
-        return line.base * (1 - (1 - COVERED) * known / line.mass)
+        weights = self._weights
+        known = sum([weights[word] for word in shape.words & self._covered])
+        return line.base * (1 - (1 - COVERED) * known / shape.mass)
 
     def _pay(self, number: int, left: int) -> int:
         """Keeps the line with its heading where ``left`` pays for them; gives back what they cost."""
         together = [number]
-        heading = self.lines[number].heading
-        if heading is not None and not self.lines[heading].kept:
+        heading = self._lines[number].heading
+        if heading is not None and not self._lines[heading].kept:
             together.insert(0, heading)
-        cost = sum(tokens(self.lines[each].text) + MARKER_TOKENS for each in together)
+        cost = sum(tokens(self._lines[each].text) + MARKER_TOKENS for each in together)
         if cost > left:
             return 0
         for each in together:
-            line = self.lines[each]
+            line = self._lines[each]
             line.kept = True
-            self.seen.add(self.shapes[each])
-            self.covered |= line.words
+            line.shape.seen = True
+            self._covered |= line.shape.words
         return cost
 
 
-def _split(sources: Sequence[str]) -> Iterator[_Line]:
-    place = 0
-    for item, source in enumerate(sources):
-        heading: int | None = None
-        fenced = False
-        for number, text in enumerate(source.split("\n")):
-            words = frozenset(_WORD.findall(text.lower()))
-            if text.lstrip().startswith(("```", "~~~")):
-                fenced = not fenced
-            if not fenced and text.startswith("#") and _HEADING.match(text):
-                yield _Line(item, number, text, words, None)
-                heading = place
-            else:
-                yield _Line(item, number, text, words, heading)
-            place += 1
+def _figures(wanted: frozenset[str]) -> re.Pattern[str]:
+    """Finds what tells one line from another like it: figures and ids, but for those that say something."""
+    asked = sorted(word for word in wanted if word.isdigit())[:MAX_ASKED_FIGURES]
+    return re.compile(rf"(?<!\d)(?!(?:{'|'.join((*_TELLING_FIGURES, *asked))})(?![0-9a-f]))\d[0-9a-f]*")

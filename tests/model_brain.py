@@ -257,7 +257,8 @@ def _told(asked: Asked, question: str) -> Say:
     service, items = _line(asked.first, "Service"), evidence(asked.first, *asked.results)
     if asked.may_call and not asked.results:
         if "propose_plan" in asked.tools and _WANTS_PLAN.search(question):
-            names = sorted({one.about for one in items if one.about and one.about in question})
+            words = set(re.findall(r"[\w.-]+", question))
+            names = sorted({one.about for one in items if one.about in words})
             return Say(
                 calls=(("propose_plan", json.dumps({"action": "restart", "instances": names, "replicas": None})),)
             )

@@ -28,7 +28,7 @@ def cause_blocks(diagnosis: Diagnosis | None) -> list[Block]:
         f"*{_title(diagnosis)}*",
         f"{inline(diagnosis.root_cause, CAUSE_CHARS // 2 + 40)} {evidence_refs(said, most=3)}".rstrip(),
     ]
-    if claims:
+    if claims and not diagnosis.path.steps:
         lines.append(f"{inline(claims[0].text, CAUSE_CHARS // 2)} {evidence_refs(claims[:1], most=3)}")
     lines += [_chain(diagnosis), *(_disagreement(one) for one in diagnosis.opinions if one.score < DISAGREES_BELOW)]
     blocks = [section("\n".join(line for line in lines if line))]

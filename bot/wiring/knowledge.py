@@ -22,6 +22,7 @@ from knowledge_base.adapters.jsonb_store import JsonVectorStore
 from knowledge_base.adapters.pgvector_store import PgVectorStore
 from knowledge_base.adapters.web_source import WebSource
 from knowledge_base.addresses import HostGuard
+from knowledge_base.compress import fit
 from knowledge_base.ingest import ingest_folder, ingest_packaged
 from knowledge_base.retrieval import Retrieval
 from knowledge_base.sources import FolderPlace, GitPlace, Source, WebPlace, folder_source, place_of
@@ -56,6 +57,8 @@ class KnowledgeBase:
         if self.settings.runbooks is not None:
             folder = self.settings.runbooks
             reports.append(await ingest_folder(folder, self.documents, embedder=self.embedder, vectors=self.vectors))
+        if self.embedder is not None:
+            log.info("embeddings: %s", self.embedder.runs_on)
         for done in reports:
             figures = (len(done.added), len(done.changed), done.unchanged, done.embedded)
             log.info("runbooks: %d new, %d changed, %d as before, %d passages embedded", *figures)
@@ -98,7 +101,7 @@ def knowledge_of(
         reranker=reranker,
         rerank_deadline_s=settings.rerank_deadline_s,
     )
-    return KnowledgeBase(settings, documents, PostgresDocumentList(pool), retrieval, embedder, vectors, reranker, None)
+    return KnowledgeBase(settings, documents, PostgresDocumentList(pool), retrieval, embedder, vectors, reranker, fit)
 
 
 @asynccontextmanager

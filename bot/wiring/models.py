@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 from bot.config_model import ModelSettings
 from pipeline.adapters.llm.models import same_model, standing
 from pipeline.adapters.llm.rules import RulesDiagnostician
-from pipeline.domain.errors import ConfigurationError
 from pipeline.ports.model import Reviewer
 from pipeline.stages.diagnose import Authors
 
@@ -88,7 +87,8 @@ def _author_model(settings: ModelSettings, fallbacks: list[str]) -> ChatModel | 
     if why := why_no_author(settings):
         fallbacks.append(why)
         return None
-    return _model(company(settings.provider, settings.name), settings.name, settings)
+    whose = company(settings.provider, settings.name)
+    return _model(whose, settings.name, settings, effort=settings.effort)
 
 
 def _reviewer(settings: ModelSettings, redact: Redact, fit: Fit | None, fallbacks: list[str]) -> Reviewer | None:
@@ -98,7 +98,8 @@ def _reviewer(settings: ModelSettings, redact: Redact, fit: Fit | None, fallback
     fallbacks += model_notes(settings.reviewer)
     from pipeline.adapters.llm.reviewer import ModelReviewer
 
-    model = _model(company(settings.reviewer_provider, settings.reviewer), settings.reviewer, settings)
+    whose = company(settings.reviewer_provider, settings.reviewer)
+    model = _model(whose, settings.reviewer, settings, effort="low")
     return ModelReviewer(
         model,
         redact=redact,
@@ -108,18 +109,16 @@ def _reviewer(settings: ModelSettings, redact: Redact, fit: Fit | None, fallback
     )
 
 
-def _model(whose: Company, name: str, settings: ModelSettings) -> ChatModel:
+def _model(
+    whose: Company, name: str, settings: ModelSettings, *, effort: Literal["low", "medium", "high"]
+) -> ChatModel:
     timeout_s = settings.deadline_s
     if whose == "anthropic":
         from pipeline.adapters.llm.anthropic import AnthropicModel
 
         key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else ""
-        return AnthropicModel(
-            key, model=name, base_url=settings.anthropic_base_url, effort=settings.effort, timeout_s=timeout_s
-        )
-    try:
-        from pipeline.adapters.llm.openai import OpenAiModel
-    except ImportError as error:
-        raise ConfigurationError(f'{name}: the OpenAI client is missing: pip install "sre-bot[openai]"') from error
+        return AnthropicModel(key, model=name, base_url=settings.anthropic_base_url, effort=effort, timeout_s=timeout_s)
+    from pipeline.adapters.llm.openai import OpenAiModel
+
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
-    return OpenAiModel(key, model=name, base_url=settings.openai_base_url, timeout_s=timeout_s)
+    return OpenAiModel(key, model=name, base_url=settings.openai_base_url, effort=effort, timeout_s=timeout_s)

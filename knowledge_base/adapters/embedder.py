@@ -59,12 +59,12 @@ class SentenceEmbedder:
     @property
     def dimensions(self) -> int | None:
         """Length of a vector; None until the model is loaded."""
-        return self._encoder and self._encoder.dimensions
+        return self._encoder.dimensions if self._encoder else None
 
     @property
     def max_tokens(self) -> int | None:
         """Longest text the model reads, its two marks included; None until the model is loaded."""
-        return self._encoder and self._encoder.max_tokens
+        return self._encoder.max_tokens if self._encoder else None
 
     @property
     def runs_on(self) -> str:

@@ -20,6 +20,7 @@ EvidenceKind = Literal[
 ]
 MAX_STEPS = 6
 MAX_CLAIMS = 8
+_NO_SERVICE = ServiceName("")
 
 
 class Category(StrEnum):
@@ -65,7 +66,7 @@ class Evidence:
     window_to: datetime
     subject: str = ""
     """The instance, service or document the fact is about."""
-    service: ServiceName = ServiceName("")
+    service: ServiceName = _NO_SERVICE
     """The service it belongs to; empty for documents."""
     sign: Sign = Sign.STATED
     signal: Signal | None = None

@@ -70,7 +70,7 @@ class SeverityResult:
     def arithmetic(self) -> str:
         """``0.30·user_impact 0.40 + … = 0.51``, and the hard rule where one decided."""
         terms = " + ".join(
-            f"{WEIGHTS[name]:.2f}·{name.replace('_', ' ')} {part:.2f}" for name, part in self.parts.items()
+            f"{weight:.2f}·{name.replace('_', ' ')} {self.parts[name]:.2f}" for name, weight in WEIGHTS.items()
         )
         return f"{terms} = {self.score:.2f}" + (f"; {self.severity} because {self.rule}" if self.rule else "")
 

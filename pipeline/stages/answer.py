@@ -116,9 +116,7 @@ class Answerer:
                 return Reply(f"{author.name} gave no answer: {error}", {})
             said = await rules.reply(asked, question, None)
             exchange = error.exchange if isinstance(error, GaveNoAnswer | GaveNoUsableAnswer) else said.exchange
-            return Reply(
-                f"{said.text}\n({author.name} gave no answer: {error}; this is the rules engine's.)", exchange
-            )
+            return Reply(f"{said.text}\n({author.name} gave no answer: {error}; this is the rules engine's.)", exchange)
 
     async def _revised(self, incident_id: IncidentId, wanted: Wanted | str, user: SlackUserId) -> str:
         if isinstance(wanted, str):

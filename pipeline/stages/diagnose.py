@@ -37,6 +37,8 @@ from pipeline.stages.settings import LoopSettings
 
 PASSAGES = 5
 DAY_S = 86_400.0
+REVIEW_LEAST_S = 3.0
+"""A second model has this long, however long the first one took."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -165,13 +167,15 @@ class Diagnoser:
             if diagnosis is not None:
                 return diagnosis, entries
         await self._show_first_view(case, work, by_rules, rules_answer)
+        started_s = time.monotonic()
         answer, problem, failed = await self._ask_author(question)
         if answer is None:
             notes = (f"{self._authors.author.name}: {problem}; the rules engine answered instead",)
             diagnosis, entries = await self._concluded(work, self._examined(work, rules_answer), rules_answer, notes)
             return diagnosis, [*failed, *entries]
         examined = self._examined(work, answer)
-        diagnosis, entries = await self._concluded(work, examined, rules_answer, ())
+        left_s = self._settings.model_deadline_s - (time.monotonic() - started_s)
+        diagnosis, entries = await self._concluded(work, examined, rules_answer, (), left_s=left_s)
         await self._keep(case, work, diagnosis, answer)
         return diagnosis, entries
 
@@ -197,16 +201,17 @@ class Diagnoser:
             return None, str(error), ()
 
     async def _concluded(
-        self, work: _Work, examined: Examined, rules_answer: Answer, notes: Sequence[str]
+        self, work: _Work, examined: Examined, rules_answer: Answer, notes: Sequence[str], *, left_s: float = 0.0
     ) -> tuple[Diagnosis, list[TraceEntry]]:
-        opinions, entries, problems = await self._opinions(work.question, examined, rules_answer)
+        """``left_s`` of the time for a diagnosis is left for a second model; it gets ``REVIEW_LEAST_S`` at least."""
+        opinions, entries, problems = await self._opinions(work.question, examined, rules_answer, left_s)
         diagnosis, more = conclude(
             work.question, examined, opinions, novel=work.novel, notes=(*work.notes, *notes, *problems)
         )
         return diagnosis, [*work.question.tools.entries, *more, *entries]
 
     async def _opinions(
-        self, question: Question, examined: Examined, rules_answer: Answer
+        self, question: Question, examined: Examined, rules_answer: Answer, left_s: float
     ) -> tuple[list[Opinion], list[TraceEntry], tuple[str, ...]]:
         """What the reviewers say; a model that gives no opinion is replaced by the rules."""
         answer, reviewer, mode = examined.answer, self._authors.reviewer, self._settings.review
@@ -216,7 +221,7 @@ class Diagnoser:
         if reviewer is None or mode == "rule_based" or answer is rules_answer:
             return opinions, entries, problems
         try:
-            async with asyncio.timeout(self._settings.review_deadline_s):
+            async with asyncio.timeout(min(self._settings.review_deadline_s, max(left_s, REVIEW_LEAST_S))):
                 said, exchange = await reviewer.review(question, examined.hypothesis)
         except TimeoutError:
             return opinions, entries, (f"{reviewer.name} gave no second opinion in time; the rules reviewed",)

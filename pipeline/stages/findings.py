@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +29,8 @@ STATEMENT_CHARS = 700
 """Of a statement that quotes a document or a log line."""
 AT_ONCE_PER_MIN = 0.5
 """Growth by half of the limit a minute has no pace worth telling."""
+KILLED = re.compile(r"\bOOM[- ]?Kill|\bout of memory: kill|\bmemory cgroup out of memory|\bcode 137\b", re.I)
+"""What Kubernetes and the kernel write when a process was ended for its memory."""
 _NO_ID = EvidenceId("")
 
 
@@ -221,11 +224,12 @@ def of_change(change: ChangeEvent, window: Window) -> Evidence:
 
 
 def of_pattern(pattern: LogPattern, window: Window) -> Evidence:
-    """A template of log lines that detection found to be new or far more frequent than it was."""
+    """A template of log lines that detection found to be new or far more frequent than it was; an event where they tell
+    of processes killed for their memory."""
     statement = f"logs of {pattern.service}: {pattern.describe()}"
     return replace(
         window.fact("log", statement, f"log patterns of {pattern.service}", pattern.service),
-        sign=Sign.ABNORMAL,
+        sign=Sign.HAPPENED if KILLED.search(f"{pattern.template} {pattern.sample}") else Sign.ABNORMAL,
         began=pattern.started_at,
         value=float(pattern.count),
         snapshot={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,6 +62,7 @@ class Reviser:
         if observed is None:
             raise TemporaryError("the target cannot be read now")
         action = _action(wanted, diagnosis.category, observed)
+        doubt = _doubt(action, diagnosis.suspect_instances)
         async with self._store.begin() as uow:
             case = await uow.incidents.case(incident_id)
             if case is None or (why := _closed(case)):
@@ -89,7 +91,7 @@ class Reviser:
                 generation=observed.generation,
                 replicas_before=observed.replicas,
                 approvals_needed=self._proposer.approvals_needed(case.incident),
-                expected_effect=expected_effect(action),
+                expected_effect=doubt or expected_effect(action),
                 ttl_s=self._settings.approval_ttl_s,
                 requested_by=user,
             )
@@ -105,7 +107,7 @@ class Reviser:
                     raise TemporaryError("somebody moved the incident on in this moment; look at the card")
             else:
                 await record(uow, incident_id, entries=entries, notices=[said])
-        waits = "It waits on the card, for somebody else to approve"
+        waits = "It waits on the card, for somebody else to approve" + (f"; {doubt}" if doubt else "")
         return f"Proposed as revision {plan.revision}: {describe_action(action)}. {waits}."
 
 
@@ -132,6 +134,14 @@ def _action(wanted: Wanted, category: Category, observed: TargetState) -> Restar
         raise PermanentError(f"no such replica: {', '.join(unknown)[:100]}; there are {', '.join(sorted(by_name))}")
     chosen = dict.fromkeys(wanted.instances)
     return RestartAction(instances=tuple(InstanceRef(name=name, uid=by_name[name].uid) for name in chosen))
+
+
+def _doubt(action: RestartAction | ScaleAction, suspects: Sequence[str]) -> str:
+    """What speaks against the plan: replicas that nothing abnormal was read of."""
+    if isinstance(action, ScaleAction):
+        return ""
+    sound = [one.name for one in action.instances if one.name not in suspects]
+    return f"nothing abnormal was read of {', '.join(sound)}: it may not help" if sound else ""
 
 
 def _short(action: RestartAction | ScaleAction) -> str:

@@ -23,7 +23,7 @@ from pipeline.ports.activity import ActivitySource
 from pipeline.ports.logs import LogsSource
 from pipeline.ports.traces import TracesSource
 from pipeline.stages.asking import ask
-from pipeline.stages.findings import Window, of_activity, of_trace
+from pipeline.stages.findings import KILLED, Window, of_activity, of_trace
 
 SOURCE_DEADLINE_S = 20.0
 """For one witness: the diagnosis waits for all, and each is one or two requests of ten seconds at most."""
@@ -33,8 +33,6 @@ LOG_LINES = 1000
 LOG_TEMPLATES = 8
 LINES_KEPT = 5
 LINE_CHARS = 300
-KILLED = re.compile(r"\bOOM[- ]?Kill|\bout of memory: kill|\bmemory cgroup out of memory|\bcode 137\b", re.I)
-"""What Kubernetes and the kernel write when a process was ended for its memory."""
 EVENT = re.compile(r"^(?:OOMKilled|BackOff|Unhealthy|Evicted|FailedScheduling|FailedMount|NodeNotReady|Error): ")
 """How a cluster's own words begin among the log lines."""
 _Reading = TypeVar("_Reading")

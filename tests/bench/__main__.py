@@ -5,7 +5,22 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.bench import capacity, cycle, engine, kpis, novelty, rank, templates, worlds
+from tests.bench import (
+    capacity,
+    compression,
+    cycle,
+    embedding,
+    engine,
+    hnsw,
+    kpis,
+    model_path,
+    novelty,
+    rank,
+    redaction,
+    retrieval,
+    templates,
+    worlds,
+)
 
 BENCHES = {
     "engine": engine.run,
@@ -16,6 +31,12 @@ BENCHES = {
     "rank": rank.run,
     "templates": templates.run,
     "cycle": cycle.run,
+    "retrieval": retrieval.run,
+    "embedding": embedding.run,
+    "compression": compression.run,
+    "redaction": redaction.run,
+    "hnsw": hnsw.run,
+    "model_path": model_path.run,
 }
 
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from pipeline.adapters.llm.reasoner import ModelDiagnostician
 from pipeline.adapters.llm.reviewer import ModelReviewer
-from pipeline.adapters.llm.talk import DEFAULT_LIMITS, GaveNoAnswer, Limits
+from pipeline.adapters.llm.talk import DEFAULT_LIMITS, Limits
 from pipeline.domain.redaction import Redactor
+from pipeline.ports.model import GaveNoAnswer
 from tests.contract.llm.anthropic_server import AnthropicServer
 from tests.contract.llm.openai_server import ResponsesServer
 from tests.contract.llm.suite import GOOD, FakeTools, ModelServer, Say, Step, make_question

@@ -157,7 +157,7 @@ def _own_words(question: Question) -> tuple[str, str]:
     """The last piece of evidence, where the attempt stands if it stands in any, and some words of it."""
     last = question.evidence[-1]
     words = [word for word in last.statement.split() if word.isascii() and word.isalnum()]
-    return last.id, max(words, key=len, default="is")
+    return last.id, max(words, key=len, default=str(last.service))
 
 
 def _extra(attempt: Attempt) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from bot.redacting import REDACTOR, redact
 from pipeline.domain.activity import Activity, ActivityKind, ActivityReading
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound, DetectionSettings
 from pipeline.domain.baseline import BaselineBank
@@ -65,7 +66,7 @@ class World:
 def world(attempt: Attempt) -> World:
     """With the attempt in its channel, through the code that brings such words into a question."""
     text, channel = attempt.text, attempt.channel
-    ledger = Ledger()
+    ledger = Ledger(0, REDACTOR)
     anomalies = [make_anomaly()]
     memory = {LEAKING: 0.93, STEADY: 0.46}
     facts = [_breach(anomalies[0]), _growth(LEAKING), *_calm(), *_context()]
@@ -86,7 +87,7 @@ def world(attempt: Attempt) -> World:
                 of_activity(Activity(ActivityKind.PROCESS, CHECKOUT, "", after(10), text, 1.0), "pixie", WINDOW)
             )
         case "runbook" | "postmortem":
-            passages.append(_passage(f"{channel}.md", text.splitlines()[0][:200], text))
+            passages.append(_passage(f"{channel}.md", text.splitlines()[0][:200], redact(text)))
         case "commit" | "author":
             facts.append(of_change(_change(attempt), WINDOW))
         case "operation":

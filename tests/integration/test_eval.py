@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +14,15 @@ import pytest
 
 from bot.config import Settings, load
 from bot.eval import EvalOptions, evaluate
+from bot.eval_cases import read_case
+from bot.eval_record import record_incident
+from bot.eval_runner import run_case
 from bot.wiring.evaluation import EvalBench, eval_bench, with_model
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.scratch import PREFIX, ScratchDatabases
+from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.errors import ConfigurationError, TemporaryError
+from pipeline.domain.ids import IncidentId, ServiceName
 from tests.cases_plain import shop
 from tests.cases_world import World, climb
 
@@ -74,6 +80,28 @@ async def test_cases_are_diagnosed_scored_and_told_and_a_broken_one_stops_no_oth
     left = await connection.fetchval("SELECT count(*) FROM pg_database WHERE starts_with(datname, $1)", PREFIX)
     await connection.close()
     assert left == 0
+
+
+async def test_an_incident_that_was_recorded_is_a_case_that_gives_the_same_answer(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    leak().write(tmp_path)
+    case = read_case(tmp_path / "leak")
+    async with eval_bench(settings_for(database_dsn), "rules", embed=False) as work:
+        async with work.bench(case) as bench:
+            (told,) = (await run_case(case, bench)).told
+            place = await record_incident(bench.store, IncidentId(1), tmp_path, Catalogue(case.services))
+            with pytest.raises(ConfigurationError, match="is there already"):
+                await record_incident(bench.store, IncidentId(1), tmp_path, Catalogue(case.services))
+            with pytest.raises(ConfigurationError, match="INC-9 is not known here"):
+                await record_incident(bench.store, IncidentId(9), tmp_path, Catalogue(case.services))
+        again = read_case(place)
+        assert (again.id, again.expected.causes[0].service) == ("inc-1", "checkout")
+        assert again.services[ServiceName("checkout")] == case.services[ServiceName("checkout")]
+        again = replace(again, begin=case.begin, now=case.now, interval_s=case.interval_s)
+        async with work.bench(again) as bench:
+            (same,) = (await run_case(again, bench)).told
+    assert (same.root, same.category, same.conclusion) == (told.root, told.category, told.conclusion)
 
 
 async def test_a_copy_has_what_the_template_has_and_its_own_time(database_dsn: str) -> None:

@@ -1,4 +1,4 @@
-"""Another plan at a person's word: a new revision through the same checks, on the real store and a Kubernetes server."""
+"""Another plan at a person's word: a new revision through the same checks, on the real store and a Kubernetes API."""
 
 from __future__ import annotations
 

@@ -33,6 +33,9 @@ async def test_each_fault_is_one_incident_at_its_root() -> None:
         ("payments", "deployment_regression"),
     }
     assert len(cases) == len(FAULTS)
+    for case in cases:
+        assert case.diagnosis is not None
+        assert case.diagnosis.path.holds, f"{case.incident.service}: {case.diagnosis.path}"
     (regression,) = [case for case in cases if case.incident.service == "payments"]
     assert regression.lead.change is not None
     assert "lower the provider time-out" in regression.lead.change.title

@@ -12,6 +12,8 @@ DOCUMENTS = [
     StoredDocument(4, "etcd-no-leader.md", "etcd"),
     StoredDocument(5, "general.md", "Overview", alerts=("Watchdog",)),
     StoredDocument(6, "other/KubePodCrashLooping.md", "Crash loops here"),
+    StoredDocument(7, "disk-full.md", "Disk full"),
+    StoredDocument(8, "CoreDNS.md", "CoreDNS"),
 ]
 INDEX = AlertIndex(DOCUMENTS)
 
@@ -42,6 +44,10 @@ def test_a_given_name(alert: str, found: tuple[int, ...]) -> None:
         ("etcd no leader since 10:00", (4,)),
         ("the overview of general matters", ()),
         ("a memory leak", ()),
+        ("[FIRING:1] disk-full on web-1", (7,)),
+        ("the disk full of logs", ()),
+        ("pods cannot resolve names since CoreDNS was updated", ()),
+        ("CoreDNS", (8,)),
         ("NodeDown", ()),
     ],
 )

@@ -126,7 +126,8 @@ async def test_a_search_prints_passages_and_says_what_is_new(docs: Path, capsys:
     assert first["text"] == "A volume has no space left."
     assert told["latency_ms"]["total"] > 0
 
-    assert await search_command(search, KnowledgeQuery("zebra answers"), limit=2, as_json=False) == 0
+    strange = KnowledgeQuery("zebra quagga okapi gnu lemur answers")
+    assert await search_command(search, strange, limit=2, as_json=False) == 0
     assert capsys.readouterr().out.startswith("Nothing known is like this; the nearest there is:\n 1. ")
     assert await search_command(search, KnowledgeQuery("zebra"), limit=2, as_json=False) == 0
     assert "shares a word" in capsys.readouterr().out

@@ -174,7 +174,7 @@ QUOTED_TIGHT = (
 )
 UNQUOTED_ALPHABET = ALNUM + "-_.~!*+^%$"
 QUOTED_ALPHABET = UNQUOTED_ALPHABET + '"\\ ,;&|(){}[]@:#/?=<>é'
-FEW = settings(max_examples=10)
+FEW = settings(max_examples=6)
 SEEDS = st.integers(0, 2**32)
 
 

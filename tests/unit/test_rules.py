@@ -137,11 +137,18 @@ def slow_at_usual_load() -> Past:
 
 
 def killed_for_memory() -> Past:
-    """Memory rose until the kill; the process that came after is small."""
+    """Memory rose until the kill; the process that came after is small. Its logs tell of the kill."""
     past = usual(8).service(
         CHECKOUT, error_ratio=jump(0.002, 0.3, 0.5), memory_ratio_1=lambda m: 0.45 + 0.06 * (m + 8) * (-8 <= m < 0)
     )
     return past.line(CHECKOUT, 0, "OOMKilled: container app ended with code 137", "checkout-1")
+
+
+def killed_again_and_again() -> Past:
+    """The same, as detection has found it in the logs."""
+    past = killed_for_memory()
+    past.lines.clear()
+    return past.pattern(CHECKOUT, 0, "container <*> terminated: OOMKilled, exit code 137")
 
 
 def fewer_requests_from_above() -> Past:
@@ -166,7 +173,8 @@ def fewer_requests_from_above() -> Past:
         (busy_after_a_change, CAUSE, Category.BAD_CHANGE, [CHECKOUT, CHECKOUT, CHECKOUT]),
         (leak_of_a_release, CAUSE, Category.BAD_CHANGE, [CHECKOUT, CHECKOUT, CHECKOUT]),
         (killed_for_memory, CAUSE, Category.MEMORY, [CHECKOUT, CHECKOUT, CHECKOUT]),
-        (fewer_requests_from_above, CAUSE, Category.UNKNOWN, [WEB, CHECKOUT]),
+        (killed_again_and_again, CAUSE, Category.MEMORY, [CHECKOUT, CHECKOUT, CHECKOUT]),
+        (fewer_requests_from_above, NOT_ENOUGH, Category.UNKNOWN, []),
         (flat_high_memory, NOT_ENOUGH, Category.MEMORY, []),
         (old_change_and_one_far_below, NOT_ENOUGH, Category.UNKNOWN, []),
         (slow_at_usual_load, NOT_ENOUGH, Category.UNKNOWN, []),

@@ -85,6 +85,10 @@ class EvidenceIndex:
             if item.kind in ("log", "activity") and item.service == service and item.sign is Sign.HAPPENED
         ]
 
+    def written(self, service: str) -> list[Evidence]:
+        """What is new or surging in a service's logs."""
+        return [item for item in self.kind("log", service) if item.sign in (Sign.ABNORMAL, Sign.HAPPENED)]
+
     def kind(self, kind: EvidenceKind, service: str = "") -> list[Evidence]:
         """All of a kind, of one service where it is named."""
         return [item for item in self.items if item.kind == kind and service in ("", item.service)]

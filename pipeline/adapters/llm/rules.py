@@ -25,6 +25,7 @@ SURE_FROM = 0.8
 """From this certainty on nothing more is read."""
 UNPROVEN = 0.5
 """Highest certainty of what no path leads from."""
+LOGS_TOLD = 2
 RIVALLED = 0.9
 """Factor on the certainty when another cause has a path too: both may be at work."""
 
@@ -123,6 +124,10 @@ def _rivals(best: Candidate, other: Candidate) -> bool:
 
 def _claims(case: Case, best: Candidate) -> tuple[Claim, ...]:
     claims = [check.claim() for check in best.checks if check.verdict]
+    told = {name for claim in claims for name in claim.ids}
+    written = [item for item in case.index.written(case.service) if item.id not in told][:LOGS_TOLD]
+    if written:
+        claims.append(Claim(text="Its logs say what they did not say before.", evidence=cited(written)))
     targets = case.index.kind("target", case.service)[:1]
     if case.facts.replicas is not None and targets:
         said = f"{case.service} runs with {case.facts.replicas} replicas."

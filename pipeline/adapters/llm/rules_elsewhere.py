@@ -16,7 +16,8 @@ from pipeline.domain.telemetry import SIGNAL_TITLE, Signal, format_value
 BELOW = 0.75
 """Certainty that the cause lies in a service below. What it is there is another question: the category is unknown."""
 CHANGED_BELOW = 0.65
-TRAFFIC_ALONE = 0.60
+TRAFFIC_ALONE = 0.45
+"""Who sends more or fewer requests, and why, is not told by where they pass."""
 HEALTHY = 0.90
 _SUFFERED = (Signal.LATENCY_P99, Signal.ERROR_RATIO)
 _OF_ITS_OWN = (Signal.MEMORY_RATIO, Signal.DISK_RATIO, Signal.CERT_REMAINING, Signal.CPU_RATIO, Signal.QUOTA_RATIO)
@@ -86,7 +87,7 @@ def traffic_alone(case: Case) -> Candidate | None:
         checks.append(Check(f"{same[0].service}, which calls it, has {more} too.", True, 2, tuple(same[:1])))
         links.insert(0, Link(f"traffic of {same[0].service} leaves what is usual", same[0].service, tuple(same[:1])))
     path = path_of(links, Category.UNKNOWN, case.index)
-    missing = () if same else (f"who sends {case.service} its requests: its callers, campaigns, bots",)
+    missing = (f"who sends {same[0].service if same else case.service} its requests: callers, campaigns, bots",)
     return Candidate(Category.UNKNOWN, cause, TRAFFIC_ALONE, tuple(checks), path, (), missing)
 
 

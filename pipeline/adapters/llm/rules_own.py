@@ -65,9 +65,13 @@ class Case:
         """The change that is blamed, else those of the service shortly before ``began``, the latest first."""
         if blamed := self.blamed():
             return blamed
+        return self.changes_of(self.service, began)
+
+    def changes_of(self, service: str, began: datetime | None) -> list[Evidence]:
+        """Changes of a service shortly before ``began``, the latest first."""
         if began is None:
             return []
-        return self.index.changes(self.service, began, within_s=CAME_AFTER_S, late_s=LATE_S)
+        return self.index.changes(service, began, within_s=CAME_AFTER_S, late_s=LATE_S)
 
     def breach(self, anomalies: Sequence[Anomaly]) -> Check:
         """What the incident is about."""
@@ -179,7 +183,7 @@ def disk(case: Case) -> Candidate | None:
     if not anomalies:
         return None
     growth = case.index.rising(Signal.DISK_RATIO)
-    written = [item for item in case.index.kind("log", case.service) if item.sign is Sign.ABNORMAL]
+    written = case.index.written(case.service)
     checks = [
         case.breach(anomalies),
         Check("Its use grew until there.", True if growth else None, 3, tuple(growth[:2])),
@@ -245,6 +249,15 @@ def load(case: Case) -> Candidate | None:
         checks.append(Check(says, all_of_them, 4, tuple(case.index.of(pressed)[:2])))
     busy = case.index.measured(case.service, (Signal.CPU_RATIO,))
     growth = case.index.rising(Signal.MEMORY_RATIO) if pressed and not case.symptoms else []
+    if quota := case.index.measured(case.service, (Signal.QUOTA_RATIO,)):
+        checks.append(Check("Its quota is used up as well.", True, 1, tuple(quota[:1])))
+    callers = sorted(case.index.graph.callers(case.service))
+    if above := [item for caller in callers for item in case.index.measured(caller, (Signal.TRAFFIC,))]:
+        first_above = min(above, key=lambda item: len(case.index.graph.callers(item.service)))
+        checks.append(Check(f"{first_above.service}, above it, gets more as well.", True, 1, (first_above,)))
+    elif asked := [item for caller in callers for item in case.changes_of(caller, rose)]:
+        says = f"{asked[0].service}, which calls it, was changed just before: it may ask more for each request."
+        checks.append(Check(says, False, 1, (asked[0], *case.load[:1])))
     links = [
         Link(
             f"traffic of {case.service} rises to {case.facts.traffic_ratio or 0:.1f} times the usual",
@@ -252,6 +265,7 @@ def load(case: Case) -> Candidate | None:
             tuple(case.load[:2]),
         ),
         Link("its processors are used up", case.service, tuple(busy[:2]), optional=True),
+        Link("its quota is used up", case.service, tuple(quota[:2]), optional=True),
         Link("memory of its replicas grows", case.service, tuple(growth[:3]), optional=True),
         case.step(suffering[0]),
         *case.effects(hurt, suffering[:1]),

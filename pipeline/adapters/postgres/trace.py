@@ -8,7 +8,6 @@ from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.domain.ids import IncidentId
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 
-
 Clean = Callable[[TraceEntry], TraceEntry]
 """Takes secrets out of an entry; when it raises nothing is written."""
 
