@@ -176,9 +176,10 @@ class Retrieval(Knowledge):
             if self._embedded_version != version:
                 pending = await vectors.pending(embedder.name, len(vector))
                 if pending:
+                    # Ranked by meaning alone the others would be lost, however well they fit.
                     run.fallback = f"{pending} passages are not embedded yet"
-                else:
-                    self._embedded_version = version
+                    return ()
+                self._embedded_version = version
             within = None if run.within is None else sorted(run.within)
             near = await vectors.nearest(embedder.name, vector, NEAREST_PIECES, within=within)
             if not near:

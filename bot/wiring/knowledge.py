@@ -62,7 +62,8 @@ class KnowledgeBase:
         for done in reports:
             figures = (len(done.added), len(done.changed), done.unchanged, done.embedded)
             log.info("runbooks: %d new, %d changed, %d as before, %d passages embedded", *figures)
-            for trouble in (*done.failed, *done.notes, done.embedding_note):
+            unembedded = done.embedding_note if self.embedder is not None else ""
+            for trouble in (*done.failed, *done.notes, unembedded):
                 if trouble:
                     log.warning("runbooks: %s", trouble)
 

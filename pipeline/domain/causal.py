@@ -85,7 +85,7 @@ def _hop(
     """What is wrong with the hop, and what was found of it."""
     if not shown_cause:
         return "the step before it is not shown", ""
-    if {item.id for item in shown_effect} <= {item.id for item in shown_cause}:
+    if {_fact(item) for item in shown_effect} <= {_fact(item) for item in shown_cause}:
         return "it rests on the same evidence as the step before", ""
     began, began_effect = _began(shown_cause), _began(shown_effect)
     if began is None or began_effect is None:
@@ -103,6 +103,11 @@ def _hop(
     if load and upper in graph.callees(lower):
         return "", f"{order}; {lower} calls {upper}"
     return f"the service graph has no way from {lower} to {upper}", ""
+
+
+def _fact(item: Evidence) -> str:
+    """The same series read again is the same fact under another id."""
+    return item.query if item.signal is not None and item.query else item.id
 
 
 def _began(shown: Sequence[Evidence]) -> datetime | None:

@@ -27,7 +27,7 @@ _BRACKETS = str.maketrans({"<": "‹", ">": "›"})
 _LINE_ENDS = frozenset("\n\t\r\v\f\x1c\x1d\x1e\x85")
 
 _MAY_LINK = re.compile(r"(?i)[a-z]:\S|:[/\\]{2}|\.[^\W\d]|www\.|[<@]|\]\(")
-_ADDRESS = re.compile(r"(?i)[a-z][a-z0-9+.-]{1,20}:[/\\]{2}([^\s<>|\"'`)\]}‹›]*)")
+_ADDRESS = re.compile(r"(?i)(?:[a-z][a-z0-9+.-]{1,20}:[/\\]{2}|[a-z0-9]://)([^\s<>|\"'`)\]}‹›]*)")
 _OTHER_SCHEMES = re.compile(
     r"(?i)(?<![a-z])(?:mailto|tel|sms|callto|facetime|javascript|vbscript|data|slack|skype|vscode|intent"
     r"|ms-[a-z]{2,20}):(?=\S)[^\s<>|\"'`)\]}‹›]+"
@@ -35,9 +35,10 @@ _OTHER_SCHEMES = re.compile(
 _CONSTRUCT = re.compile(r"<([!@#]?[^<>\n]{1,300})>")
 _MARKDOWN = re.compile(r"\[([^\[\]\n]{0,200})\]\(([^()\s]{0,500}[.:/][^()\s]{0,500})\)")
 _HOST = re.compile(
-    r"(?i)(?<![\w.-])((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8})([^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})(?![\w-]|\.\w)(:\d+)?(/\S*)?"
+    r"(?i)(?<![\w-])((?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8})([^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})(?![\w-]|\.\w)(?=(?::\d+)?(/)?)"
 )
-_WWW = re.compile(r"(?i)(?<![\w.-])www\.(?=\w)")
+_QUERY = re.compile(r"(\[\.\][^\W\d_]{2,24}(?::\d{1,5})?/[^\s?]{0,500})\?\S*")
+_WWW = re.compile(r"(?i)(?<!\w)www\.(?=\w)")
 _LOUD = re.compile(r"(?i)@(channel|here|everyone)\b")
 _TOP_LEVEL = frozenset(
     re.findall(
@@ -101,6 +102,10 @@ def _visible(text: str) -> str:
     return "".join(shown)
 
 
+_WWW = re.compile(r"\bwww\.(?=\w)", re.I)
+"""Whatever stands before and after it: Slack links it."""
+
+
 def without_links(text: str) -> str:
     """Text that a model wrote or that came from outside, without anything that Slack would make a link or a call of.
 
@@ -115,7 +120,8 @@ def without_links(text: str) -> str:
         before = shown
         shown = _CONSTRUCT.sub(_opened, _MARKDOWN.sub(r"\1 \2", shown))
         shown = _OTHER_SCHEMES.sub("(link left out)", _ADDRESS.sub(_host_of, shown))
-        shown = _LOUD.sub(r"\1", _WWW.sub("www[.]", _HOST.sub(_defanged, shown)))
+        shown = _LOUD.sub(r"\1", _WWW.sub("www[.]", _QUERY.sub(r"\1", _HOST.sub(_defanged, shown))))
+        shown = _WWW.sub("www[.]", shown)
         if shown == before:
             return shown
     return shown.replace("://", ": / /").replace("<", "‹").replace(">", "›")
@@ -137,8 +143,8 @@ def _host_of(match: re.Match[str]) -> str:
 
 
 def _defanged(match: re.Match[str]) -> str:
-    names, last, port, path = match[1], match[2], match[3] or "", match[4]
-    known = last.lower() in _TOP_LEVEL or last.lower().startswith("xn--") or names.lower().startswith("www.")
-    if not known and (path is None or last.lower() in _FILES):
+    names, last, path = match[1], match[2].lower(), match[3]
+    known = last in _TOP_LEVEL or last.startswith("xn--") or names.lower().startswith("www.")
+    if not known and (path is None or last in _FILES):
         return match[0]
-    return f"{names}{last}".replace(".", "[.]") + port + (path or "").partition("?")[0]
+    return match[0].replace(".", "[.]")

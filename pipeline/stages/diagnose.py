@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pipeline.domain.anomaly import SEARCH_PHRASE
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
+from pipeline.domain.confidence import PROPOSE_FROM
 from pipeline.domain.diagnosis import Category, Conclusion, Diagnosis, Opinion
 from pipeline.domain.errors import PermanentError, SreBotError, TemporaryError
 from pipeline.domain.ids import incident_label
@@ -117,7 +118,10 @@ class Diagnoser:
             notes: tuple[str, ...] = ()
         except (TemporaryError, PermanentError) as error:
             found, notes = Found(), (f"no runbooks: {error}",)
-        clean = tuple(dataclasses.replace(one, text=self._redact(one.text)) for one in found.passages)
+        clean = tuple(
+            dataclasses.replace(one, text=self._redact(one.text), heading=self._redact(one.heading))
+            for one in found.passages
+        )
         found = dataclasses.replace(found, passages=clean)
         if found.novel and found.passages:
             notes = (*notes, "nothing known is like this incident: the runbooks shown are only the nearest")
@@ -288,7 +292,7 @@ class Diagnoser:
         """Keeps an answer that may be used again: a cause that was found, and whose path holds."""
         if diagnosis.conclusion is not Conclusion.CAUSE or diagnosis.category is Category.UNKNOWN:
             return
-        if not diagnosis.path.holds:
+        if not diagnosis.path.holds or diagnosis.confidence.score < PROPOSE_FROM:
             return
         try:
             async with self._store.begin() as uow:

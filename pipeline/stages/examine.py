@@ -49,7 +49,7 @@ def examine(question: Question, answer: Answer, graph: DependencyGraph) -> Exami
     evidence: dict[str, Evidence] = {item.id: item for item in question.read if item.kind != "knowledge"}
     shown = {name: answer.shown[name] for name in evidence if name in answer.shown}
     claims, notes = check_claims(said.claims, shown)
-    conclusion, why = _conclusion(said, question)
+    conclusion, why = _conclusion(said, claims, question)
     notes = (*notes, *why)
     category = said.category if conclusion is Conclusion.CAUSE else Category.UNKNOWN
     path = check_path(said.path, category, question.service, {name: evidence[name] for name in shown}, graph)
@@ -149,11 +149,11 @@ def _entries(examined: Examined) -> tuple[TraceEntry, ...]:
     )
 
 
-def _conclusion(said: Hypothesis, question: Question) -> tuple[Conclusion, tuple[str, ...]]:
+def _conclusion(said: Hypothesis, claims: tuple[Claim, ...], question: Question) -> tuple[Conclusion, tuple[str, ...]]:
     if said.conclusion is Conclusion.HEALTHY and not question.facts.recovered:
         return Conclusion.INSUFFICIENT_EVIDENCE, ("said to be healthy, but series are still outside their bounds",)
-    if said.conclusion is Conclusion.CAUSE and not said.claims:
-        return Conclusion.INSUFFICIENT_EVIDENCE, ("a cause without a single claim",)
+    if said.conclusion is Conclusion.CAUSE and not claims:
+        return Conclusion.INSUFFICIENT_EVIDENCE, ("a cause without a single claim that stands",)
     return said.conclusion, ()
 
 

@@ -159,7 +159,9 @@ class Judge:
         rise = now - low
         noise = float(np.median(np.abs(np.diff(_values(samples)))))
         higher = now >= float(values[: first + 1].max()) + rise / 2
-        if rise < max(LEAST_RISE[key.signal], NOISE_TIMES * noise) or not higher:
+        bound = self._line(key, samples[-1].at)[2]
+        # After a restart a leak comes back no higher than before: over its bound it has grown all the same.
+        if rise < max(LEAST_RISE[key.signal], NOISE_TIMES * noise) or not (higher or now > bound):
             return None
         minutes = _minutes(samples)
         top = int(np.flatnonzero(values >= low + 0.95 * rise)[0])
@@ -167,7 +169,6 @@ class Judge:
         per_min = rise / max(float(minutes[top] - minutes[first]), 1 / 60)
         recent = max(first, int(np.searchsorted(minutes, minutes[-1] - 10.0)))
         now_per_min = slope(samples[recent:])
-        bound = self._line(key, samples[-1].at)[2]
         return Growth(
             key, samples[first].at, low, now, per_min, now_per_min, self._of_growth(now, per_min, now_per_min, bound)
         )

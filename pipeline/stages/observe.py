@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from pipeline.domain.baseline import BaselineBank
-from pipeline.domain.changes import ChangeReading
+from pipeline.domain.changes import ChangeEvent, ChangeReading
 from pipeline.domain.detection.logs import LogDetector
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogPattern, LogReading
@@ -132,7 +132,7 @@ class Observer:
                 health[name].extend(reading.failures)
             for teller, told in zip(self._sources.changes, changes, strict=True):
                 if told.changes:
-                    titled = [replace(change, title=self._redact(change.title)) for change in told.changes]
+                    titled = [self._titled(change) for change in told.changes]
                     await uow.telemetry.save_changes(titled)
                 health[teller.name].extend(told.failures)
             for writer, written in zip(self._sources.logs, lines, strict=True):
@@ -142,6 +142,9 @@ class Observer:
             if patterns:
                 await uow.telemetry.save_log_patterns([self._without_secrets(pattern) for pattern in patterns])
         return stored
+
+    def _titled(self, change: ChangeEvent) -> ChangeEvent:
+        return replace(change, title=self._redact(change.title), author=self._redact(change.author))
 
     def _without_secrets(self, pattern: LogPattern) -> LogPattern:
         return replace(pattern, template=self._redact(pattern.template), sample=self._redact(pattern.sample))

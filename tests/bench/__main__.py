@@ -12,6 +12,7 @@ from tests.bench import (
     embedding,
     engine,
     hnsw,
+    injections,
     kpis,
     model_path,
     novelty,
@@ -35,6 +36,7 @@ BENCHES = {
     "embedding": embedding.run,
     "compression": compression.run,
     "redaction": redaction.run,
+    "injections": injections.run,
     "hnsw": hnsw.run,
     "model_path": model_path.run,
 }

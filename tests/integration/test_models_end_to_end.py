@@ -10,7 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -423,12 +423,10 @@ UNUSABLE: dict[str, tuple[str, list[Twist], float, str, int]] = {
     "refusal": ("anthropic", [always(Say("I will not.", stop="refusal"))], PATIENCE_S, "declined", 0),
     "overload": ("anthropic", [always(Fail(529, "overloaded_error", SOON))] * 2, PATIENCE_S, "overloaded (529)", 0),
     "limit": ("responses", [always(Fail(429, "rate_limit_exceeded", SOON))] * 2, PATIENCE_S, "to wait (429)", 0),
-    "key": ("completions", [always(Fail(401))], PATIENCE_S, "check OPENAI_API_KEY", 0),
     "garbage": ("completions", [always(GARBAGE)] * 2, PATIENCE_S, "not complete JSON", 1),
     "truncated": ("anthropic", [as_it_is, cut, cut], PATIENCE_S, "not complete JSON", 1),
     "twice": ("responses", [as_it_is, twice, twice], PATIENCE_S, "a key stands twice", 1),
     "drip": ("anthropic", [always(Drip())], 0.5, "did not answer within 0.5 s", 0),
-    "drip-openai": ("responses", [always(Drip())], 0.5, "did not answer within 0.5 s", 0),
 }
 """The wire, what the server does, the deadline, what is said about it, and how many replies were asked for anew."""
 
@@ -451,9 +449,7 @@ async def test_a_model_without_a_usable_answer_is_named_and_the_rules_answer(wor
 
 REPAIRED: dict[str, tuple[str, list[Twist], int, int]] = {
     "overload": ("responses", [always(Fail(529, "overloaded", SOON))], 3, 0),
-    "limit": ("anthropic", [always(Fail(429, "rate_limit_error", SOON))], 3, 0),
     "truncated": ("anthropic", [as_it_is, cut], 3, 1),
-    "garbage": ("responses", [as_it_is, always(GARBAGE)], 3, 1),
     "twice": ("completions", [as_it_is, twice], 3, 1),
 }
 
@@ -496,20 +492,17 @@ def not_of_it(said: Say) -> Step:
     return Say(json.dumps(told))
 
 
-INVENTED: dict[str, tuple[Twist, str]] = {
-    "service": (at_ledger, "what it cites is not about ledger"),
-    "evidence": (uncited, "is below 0.70"),
-    "quote": (misquoted, "is below 0.70"),
-    "hop": (not_of_it, "same evidence"),
+INVENTED: dict[str, tuple[str, Twist, str]] = {
+    "service": ("anthropic", at_ledger, "what it cites is not about ledger"),
+    "evidence": ("completions", uncited, "is below 0.70"),
+    "quote": ("anthropic", misquoted, "is below 0.70"),
+    "hop": ("responses", not_of_it, "same evidence"),
 }
 
 
-@pytest.mark.parametrize("wire", ["anthropic", "completions"])
 @pytest.mark.parametrize("case", INVENTED)
-async def test_what_a_model_makes_up_twice_is_taken_out_and_nothing_is_offered(
-    worlds: Worlds, case: str, wire: str
-) -> None:
-    twist, why = INVENTED[case]
+async def test_what_a_model_makes_up_twice_is_taken_out_and_nothing_is_offered(worlds: Worlds, case: str) -> None:
+    wire, twist, why = INVENTED[case]
     async with worlds.scene("memory-leak", wire) as scene:
         scene.server.twists = [as_it_is, twist, twist]
         told, diagnosis = await scene.diagnosed()
@@ -521,8 +514,7 @@ async def test_what_a_model_makes_up_twice_is_taken_out_and_nothing_is_offered(
         assert len(scene.server.requests) == (2 if case == "hop" else 3), "what is doubtful is asked once more"
 
 
-@pytest.mark.parametrize("wire", ["anthropic", "completions"])
-async def test_unknown_tools_and_a_flood_of_calls_do_no_harm(worlds: Worlds, wire: str) -> None:
+async def test_unknown_tools_and_a_flood_of_calls_do_no_harm(worlds: Worlds) -> None:
     traffic = {"service": "checkout", "signal": "traffic", "minutes": 60, "instance": ""}
     calls = (
         ("delete_pod", json.dumps({"name": "checkout-1"})),
@@ -530,7 +522,7 @@ async def test_unknown_tools_and_a_flood_of_calls_do_no_harm(worlds: Worlds, wir
         ("query_metrics", json.dumps(traffic | {"minutes": 10_000})),
         *(("query_metrics", json.dumps(traffic)),) * 40,
     )
-    async with worlds.scene("memory-leak", wire) as scene:
+    async with worlds.scene("memory-leak", "completions") as scene:
         scene.server.twists = [always(Say("Let me look.", calls=calls))]
         _, diagnosis = await scene.diagnosed()
         assert (diagnosis.source, diagnosis.path.holds) == (scene.author.name, True)
@@ -544,11 +536,12 @@ async def test_unknown_tools_and_a_flood_of_calls_do_no_harm(worlds: Worlds, wir
         assert [data["cached"] for data in entries] == [False] * 4 + [True] * 4
 
 
-@pytest.mark.parametrize("wire", ["anthropic", "completions"])
-async def test_the_same_trouble_again_costs_no_request(worlds: Worlds, wire: str) -> None:
-    async with worlds.scene("memory-leak", wire) as scene:
+async def test_the_same_trouble_again_costs_no_request(worlds: Worlds) -> None:
+    async with worlds.scene("memory-leak", "anthropic") as scene:
         case, first = await scene.diagnosed()
         asked = len(scene.server.requests), len(scene.second.requests)
+        # Memory that stood as high within the hour before would not be called growth.
+        scene.stages.now += timedelta(hours=2)
         await scene.stages.ticks(8, scene.stages.well())
         for tick in range(FAULTS["memory-leak"].ticks):
             await scene.stages.ticks(1, leaks(scene.stages, tick))
@@ -561,7 +554,7 @@ async def test_the_same_trouble_again_costs_no_request(worlds: Worlds, wire: str
         assert any("evidence and path are of now" in note for note in diagnosis.notes)
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ["anthropic", "responses"])
 async def test_a_question_is_answered_as_it_is_written_and_what_it_read_is_kept(worlds: Worlds, wire: str) -> None:
     pieces: list[str] = []
 
@@ -583,13 +576,14 @@ async def test_a_question_is_answered_as_it_is_written_and_what_it_read_is_kept(
         kept: Any
         (kept,) = await scene.trail(TraceKind.QUESTION)
         assert (kept["user"], kept["question"], kept["answer"]) == (ALICE, question, said)
+        assert kept["prompt"]["user"] == scene.server.first_text(first)
+        assert kept["usage"]["output_tokens"] == 300
         called = [data["tool"] for data in await scene.trail(TraceKind.TOOL_CALL) if "arguments" in data]
         assert called == [*FIRST_CALLS, "query_metrics"]
 
 
-@pytest.mark.parametrize("wire", ["anthropic", "completions"])
-async def test_a_plan_comes_of_a_persons_own_words_only(worlds: Worlds, wire: str) -> None:
-    async with worlds.scene("memory-leak", wire, second=None) as scene:
+async def test_a_plan_comes_of_a_persons_own_words_only(worlds: Worlds) -> None:
+    async with worlds.scene("memory-leak", "completions", second=None) as scene:
         case, _ = await scene.diagnosed()
         answerer, other = scene.answerer(), scene.stages.memory[1].instance
         wanted = {"action": "restart", "instances": [other], "replicas": None}

@@ -98,7 +98,7 @@ QUERIES: dict[str, tuple[set[str], Ask]] = {
     ),
     "plans waiting": ({"plans_one_open"}, lambda c: PostgresPlans(c).waiting()),
     "plans expired": ({"plans_one_open"}, lambda c: PostgresPlans(c).expired()),
-    "trace": ({"trace_pkey"}, lambda c: PostgresTrace(c).read(IncidentId(7))),
+    "trace": ({"trace_pkey"}, lambda c: PostgresTrace(c, lambda entry: entry).read(IncidentId(7))),
 }
 
 

@@ -184,10 +184,7 @@ def diagnosis_prompt(question: Question, words: Wording) -> Prompt:
     """Asks for a ``Hypothesis``: closed conclusions and categories, closed instances, every claim cited and quoted."""
     instances = ", ".join(words.name(name) for name in known_instances(question)) or "none"
     material, dropped = words.material(question)
-    user = (
-        f"Service: {words.name(question.service)}\nInstances: {instances}\n\n"
-        f"{material}\n\nWhat is the cause of this incident?"
-    )
+    user = f"{_names(question, words, instances)}\n\n{material}\n\nWhat is the cause of this incident?"
     return Prompt(_DIAGNOSIS, user, dropped)
 
 
@@ -198,10 +195,7 @@ def reply_prompt(question: Question, asked: str, words: Wording) -> Prompt:
     if question.known is not None:
         said = json.dumps(question.known.model_dump(mode="json", exclude={"certainty"}), ensure_ascii=False)
         known = f"{fence('data', words.text(said, 6 * STATEMENT_CHARS), {'kind': 'diagnosis so far'})}\n"
-    user = (
-        f"Service: {words.name(question.service)}\n\n{material}\n{known}\n"
-        f"{fence('question', words.text(asked, ASKED_CHARS))}"
-    )
+    user = f"{_names(question, words)}\n\n{material}\n{known}\n{fence('question', words.text(asked, ASKED_CHARS))}"
     return Prompt(_REPLY, user, dropped)
 
 
@@ -213,11 +207,17 @@ def review_prompt(question: Question, hypothesis: Hypothesis, words: Wording) ->
     numbered = [{"number": number, **claim} for number, claim in enumerate(claims, start=1)]
     text = json.dumps({**said, "claims": numbered}, ensure_ascii=False)
     user = (
-        f"Service: {words.name(question.service)}\n\n{material}\n\n"
+        f"{_names(question, words)}\n\n{material}\n\n"
         f"{fence('data', words.text(text, 12 * STATEMENT_CHARS), {'kind': 'hypothesis to review'})}\n\n"
         "Does the evidence carry this hypothesis?"
     )
     return Prompt(_REVIEW, user, dropped)
+
+
+def _names(question: Question, words: Wording, instances: str = "") -> str:
+    """Names come from labels, which anybody who exports metrics may choose: they stand inside a fence as well."""
+    lines = [f"Service: {words.name(question.service)}", *([f"Instances: {instances}"] if instances else [])]
+    return fence("data", "\n".join(lines), {"kind": "names"})
 
 
 def tokens(text: str) -> int:

@@ -12,7 +12,7 @@ from pipeline.adapters.llm.prompts import Fit, Redact, Wording, diagnosis_prompt
 from pipeline.adapters.llm.talk import DEFAULT_LIMITS, Limits, Talk, bounded
 from pipeline.domain.diagnosis import Hypothesis
 from pipeline.domain.errors import PermanentError, TemporaryError
-from pipeline.domain.untrusted import neutralise
+from pipeline.domain.untrusted import fence, neutralise
 from pipeline.ports.model import Answer, Diagnostician, GaveNoAnswer, GaveNoUsableAnswer, OnText, Question, Reply
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ class ModelDiagnostician(Diagnostician):
             return first
         shorter = " It was cut off: be shorter." if turn.stop == "length" else ""
         talk.say(
-            f"That is not a valid hypothesis: {why}.{shorter} Reply once more, the whole of it, as one JSON object."
+            f"That is not a valid hypothesis.{shorter} Reply once more, the whole of it, as one JSON object. What is"
+            f" wrong with it:\n{fence('data', why, {'kind': 'what is wrong'})}"
         )
         turn = await talk.answer(schema=Hypothesis, with_tools=False)
         try:
