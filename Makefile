@@ -7,7 +7,7 @@ PY    ?= $(shell command -v python3.11 || (python3 -c 'import sys; sys.exit(sys.
 STAMP     := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help install demo test check bench clean test-deps lock
+.PHONY: help install demo test long check bench clean test-deps lock
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -52,7 +52,10 @@ test-deps: $(DEV_STAMP)
 # The first half runs two files at a time; the second starts whole worlds, which need the machine for themselves.
 test: test-deps check  ## every check and every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole"
-	@$(BIN)/python -m pytest -m whole
+	@$(BIN)/python -m pytest -m "whole and not long"
+
+long: test-deps  ## whole demos beyond what `make test` has time for
+	@$(BIN)/python -m pytest -m long
 
 # The marks of detection on labelled curves need a folder of them: make bench DETECTION_DATA=/path/to/folder
 bench: $(DEV_STAMP)  ## speed and quality, each figure beside a named baseline (BENCH="engine rank" for some)

@@ -107,7 +107,7 @@ def _hop(
 
 def _fact(item: Evidence) -> str:
     """The same series read again is the same fact under another id."""
-    return item.query if item.signal is not None and item.query else item.id
+    return f"{item.signal} {item.query}" if item.signal is not None and item.query else item.id
 
 
 def _began(shown: Sequence[Evidence]) -> datetime | None:

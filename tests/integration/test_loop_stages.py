@@ -534,7 +534,9 @@ async def test_the_rules_view_is_on_the_card_while_a_model_reads(loop: Loop) -> 
     assert meanwhile.plan is None
 
 
-def said(conclusion: Conclusion, category: Category, *path: PathStep, cites: str = "E1", quote: str = "") -> Hypothesis:
+def said(
+    conclusion: Conclusion, category: Category, *path: PathStep, cites: str = "E1", quote: str = "memory"
+) -> Hypothesis:
     claim = Claim(text="It is so.", evidence=(Citation(id=cites, quote=quote),))
     return Hypothesis(
         conclusion=conclusion,
