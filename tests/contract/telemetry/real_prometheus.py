@@ -5,8 +5,11 @@ import shutil
 import struct
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 DEADLINE_S = 60.0
@@ -38,10 +41,24 @@ def real_prometheus(directory: Path, sd_file: Path, *flags: str, interval_s: flo
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline_s, log.read_text()
             time.sleep(0.05)
-        yield f"http://{found[1]}"
+        # It listens before its store is open, and answers 503 until then.
+        url = f"http://{found[1]}"
+        while not _ready(url):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline_s, log.read_text()
+            time.sleep(0.05)
+        yield url
     finally:
         server.kill()
         server.wait()
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/-/ready", timeout=DEADLINE_S) as response:
+            return bool(response.status == HTTPStatus.OK)
+    except urllib.error.URLError:
+        return False
 
 
 def line(name: str, value: float, /, **labels: str) -> str:
