@@ -9,7 +9,8 @@ from executors.lease import kept_alive
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, TemporaryError
 from pipeline.domain.notice import BusNotice
 from pipeline.ports.bus import Bus
-from pipeline.ports.store import OutboxRow, Store
+from pipeline.ports.outbox import OutboxRow
+from pipeline.ports.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from pipeline.domain.incident import Case, Incident
 from pipeline.domain.phase import Phase, TrackRecord, graduation
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceKind
+from pipeline.ports.control import KillSwitch
 from pipeline.ports.model import OnText
-from pipeline.ports.store import KillSwitch, SourceHealth
+from pipeline.ports.samples import SourceHealth
 from pipeline.stages.desk import PhaseReport, Status
 from pipeline.stages.investigate import LOOK_BACK_S
 from tests.builders import INCIDENT, after, make_case, make_samples, make_trace

@@ -20,7 +20,8 @@ from bot.slack.client import identify, make_client
 from bot.slack.publisher import SlackPublisher
 from pipeline.domain.ids import IncidentId, OutboxId
 from pipeline.domain.notice import CardNotice, ThreadNotice
-from pipeline.ports.store import CardPlace, OutboxRow, Store
+from pipeline.ports.outbox import OutboxRow
+from pipeline.ports.store import CardPlace, Store
 from pipeline.stages.desk import Desk
 from tests.builders import INCIDENT
 from tests.desk_double import DeskDouble

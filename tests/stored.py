@@ -20,7 +20,7 @@ from pipeline.domain.phase import Phase
 from pipeline.domain.plan import Plan, RestartAction, ScaleAction, TargetRef
 from pipeline.domain.severity import Severity
 from pipeline.domain.telemetry import CallEdge
-from pipeline.ports.store import PlanDraft
+from pipeline.ports.plans import PlanDraft
 from pipeline.stages.advance import advance
 from tests.builders import (
     CHECKOUT,

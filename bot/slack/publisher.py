@@ -23,7 +23,8 @@ from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import IncidentId, OutboxId, incident_label
 from pipeline.domain.incident import Case
 from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice, ThreadPart
-from pipeline.ports.store import CardPlace, OutboxRow, Store
+from pipeline.ports.outbox import OutboxRow
+from pipeline.ports.store import CardPlace, Store
 from pipeline.stages.desk import Desk
 
 log = logging.getLogger(__name__)

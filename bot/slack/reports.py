@@ -11,7 +11,7 @@ from bot.slack.wording import evidence_refs, source_name, started_at
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.plan import describe_action
-from pipeline.ports.store import KillSwitch
+from pipeline.ports.control import KillSwitch
 from pipeline.stages.desk import PhaseReport, Status
 
 

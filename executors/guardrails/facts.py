@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.phase import Phase
 from pipeline.domain.plan import RestartAction, ScaleAction, TargetRef, TargetState
-from pipeline.ports.store import ActionHistory, KillSwitch
+from pipeline.ports.control import KillSwitch
+from pipeline.ports.executions import ActionHistory
 
 
 @dataclass(frozen=True, slots=True)

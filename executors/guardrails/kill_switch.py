@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
 from pipeline.domain.guardrail import RuleAnswer
-from pipeline.ports.store import KillSwitch
+from pipeline.ports.control import KillSwitch
 
 
 def kill_switch(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:

@@ -18,8 +18,9 @@ from pipeline.domain.plan import describe_action
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
 from pipeline.ports.model import GaveNoAnswer, GaveNoUsableAnswer, OnText, Question, Reply
-from pipeline.ports.store import SYSTEM, Store
+from pipeline.ports.store import Store
 from pipeline.ports.toolbox import Toolbox, ToolResult, ToolSpec
+from pipeline.ports.trail import SYSTEM
 from pipeline.stages.advance import record
 from pipeline.stages.diagnose import Authors, Diagnoser
 from pipeline.stages.investigate import Investigator

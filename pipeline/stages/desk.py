@@ -25,9 +25,12 @@ from pipeline.domain.plan import ManualAction, Plan, describe_action, operations
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
+from pipeline.ports.control import KillSwitch
 from pipeline.ports.model import OnText
-from pipeline.ports.store import SYSTEM, CardPlace, KillSwitch, SourceHealth, Store, UnitOfWork
+from pipeline.ports.samples import SourceHealth
+from pipeline.ports.store import CardPlace, Store, UnitOfWork
 from pipeline.ports.targets import Targets
+from pipeline.ports.trail import SYSTEM
 from pipeline.stages.advance import advance, line, record, supersede
 from pipeline.stages.answer import Answerer
 from pipeline.stages.decide import Decider

@@ -20,6 +20,7 @@ from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.review import review
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
+from pipeline.ports.diagnoses import CachedDiagnosis, CauseKey
 from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery
 from pipeline.ports.model import (
     Answer,
@@ -29,7 +30,7 @@ from pipeline.ports.model import (
     Question,
     Reviewer,
 )
-from pipeline.ports.store import CachedDiagnosis, CauseKey, Store
+from pipeline.ports.store import Store
 from pipeline.stages.advance import advance, record
 from pipeline.stages.examine import Examined, conclude, examine
 from pipeline.stages.investigate import Dossier, Investigator

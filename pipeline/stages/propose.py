@@ -19,7 +19,8 @@ from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction,
 from pipeline.domain.severity import Severity
 from pipeline.domain.strategy import choose_action
 from pipeline.domain.trace import TraceEntry, TraceKind
-from pipeline.ports.store import PlanDraft, Store, UnitOfWork
+from pipeline.ports.plans import PlanDraft
+from pipeline.ports.store import Store, UnitOfWork
 from pipeline.stages.advance import advance
 from pipeline.stages.investigate import Dossier
 from pipeline.stages.settings import LoopSettings

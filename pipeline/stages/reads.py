@@ -20,7 +20,8 @@ from pipeline.domain.plan import TargetState
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from pipeline.domain.topology import DependencyGraph
 from pipeline.ports.knowledge import Knowledge, KnowledgeQuery
-from pipeline.ports.store import SourceHealth, Store
+from pipeline.ports.samples import SourceHealth
+from pipeline.ports.store import Store
 from pipeline.ports.targets import Targets
 from pipeline.stages.findings import (
     Window,

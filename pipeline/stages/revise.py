@@ -17,7 +17,8 @@ from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.phase import Phase
 from pipeline.domain.plan import MAX_RESTARTS, InstanceRef, RestartAction, ScaleAction, TargetState, describe_action
-from pipeline.ports.store import PlanDraft, Store
+from pipeline.ports.plans import PlanDraft
+from pipeline.ports.store import Store
 from pipeline.ports.targets import Targets
 from pipeline.stages.advance import advance, line, record
 from pipeline.stages.propose import Proposer, expected_effect, planned

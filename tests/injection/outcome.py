@@ -28,8 +28,8 @@ from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction
 from pipeline.domain.review import review
 from pipeline.domain.strategy import choose_action
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
+from pipeline.ports.executions import ActionHistory
 from pipeline.ports.model import Answer
-from pipeline.ports.store import ActionHistory
 from pipeline.stages.examine import conclude, examine
 from tests.builders import WEB, after, make_case, make_plan
 from tests.injection.attempts import Attempt

@@ -16,7 +16,7 @@ from pipeline.adapters.redis.bus import RedisBus
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, TemporaryError
 from pipeline.domain.incident import Incident
 from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice, ThreadPart
-from pipeline.ports.store import OutboxRow
+from pipeline.ports.outbox import OutboxRow
 from tests.stored import fall_due, lapse, opened, until
 
 

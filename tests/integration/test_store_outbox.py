@@ -9,7 +9,7 @@ from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.ids import IncidentId, OutboxId
 from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice, ThreadPart
 from pipeline.domain.severity import Severity
-from pipeline.ports.store import OutboxRow
+from pipeline.ports.outbox import OutboxRow
 from tests.builders import WEB
 from tests.stored import fall_due, lapse, opened, until_blocked
 

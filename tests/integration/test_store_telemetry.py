@@ -8,7 +8,7 @@ from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.baseline import BaselineBank, BaselineRow
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import CallEdge, Sample, SeriesKey, Signal, SourceFailure
-from pipeline.ports.store import SourceHealth
+from pipeline.ports.samples import SourceHealth
 from tests.builders import CHECKOUT, LATENCY, MEMORY, T0, WEB, after, make_samples
 
 PAYMENTS = ServiceName("payments")

@@ -10,7 +10,7 @@ from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.ids import IncidentId
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
-from pipeline.ports.store import SYSTEM
+from pipeline.ports.trail import SYSTEM
 
 ONE, TWO = IncidentId(1), IncidentId(2)
 

@@ -17,7 +17,7 @@ from pipeline.domain.approval import DecisionOutcome, DecisionResult
 from pipeline.domain.errors import OutcomeUnknown, TemporaryError
 from pipeline.domain.ids import IncidentId, SlackUserId
 from pipeline.domain.notice import ThreadNotice, ThreadPart
-from pipeline.ports.store import KillSwitch
+from pipeline.ports.control import KillSwitch
 from pipeline.stages.desk import Desk
 from tests.builders import ALICE, INCIDENT, PLAN, after
 from tests.desk_double import DeskDouble

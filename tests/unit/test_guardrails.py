@@ -23,7 +23,8 @@ from pipeline.domain.ids import ServiceName
 from pipeline.domain.phase import Phase
 from pipeline.domain.plan import InstanceState, TargetState
 from pipeline.domain.strategy import MAX_SCALE_FACTOR
-from pipeline.ports.store import ActionHistory, KillSwitch
+from pipeline.ports.control import KillSwitch
+from pipeline.ports.executions import ActionHistory
 from tests.builders import T0, WEB, make_target, restart, scale
 
 LIMITS = GuardrailLimits()

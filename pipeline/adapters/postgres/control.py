@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.domain.ids import ServiceName, SlackUserId
 from pipeline.domain.phase import Phase, TrackRecord
-from pipeline.ports.store import KillSwitch
+from pipeline.ports.control import KillSwitch
 
 RESUME_WINDOW_S = 900.0
 """A second person must confirm a resume within this time."""

@@ -6,7 +6,7 @@ from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.records import HYPOTHESIS
 from pipeline.domain.diagnosis import Hypothesis
 from pipeline.domain.ids import IncidentId
-from pipeline.ports.store import CachedDiagnosis, CauseKey
+from pipeline.ports.diagnoses import CachedDiagnosis, CauseKey
 
 
 class PostgresDiagnoses:

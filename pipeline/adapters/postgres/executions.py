@@ -10,7 +10,7 @@ from pipeline.domain.execution import Execution, Intent
 from pipeline.domain.ids import ExecutionId, PlanId
 from pipeline.domain.lifecycle import EXECUTION_TRANSITIONS, ExecutionState
 from pipeline.domain.plan import Plan, RestartAction, ScaleAction, operations
-from pipeline.ports.store import ActionHistory
+from pipeline.ports.executions import ActionHistory
 
 
 class PostgresExecutions:

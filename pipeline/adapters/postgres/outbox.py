@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.domain.ids import IncidentId, OutboxId
 from pipeline.domain.notice import BusNotice, CardNotice, Notice, ThreadNotice
-from pipeline.ports.store import OutboxRow
+from pipeline.ports.outbox import OutboxRow
 
 _NOTICE: TypeAdapter[CardNotice | ThreadNotice | BusNotice] = TypeAdapter(Notice)
 CARD_INTERVAL_S = 2.0

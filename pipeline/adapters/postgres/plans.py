@@ -12,7 +12,7 @@ from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import PlanId
 from pipeline.domain.lifecycle import PLAN_TRANSITIONS, PlanState
 from pipeline.domain.plan import Plan, plan_hash
-from pipeline.ports.store import PlanDraft
+from pipeline.ports.plans import PlanDraft
 
 
 class PostgresPlans:

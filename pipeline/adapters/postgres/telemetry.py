@@ -13,7 +13,7 @@ from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogPattern
 from pipeline.domain.telemetry import CallEdge, Sample, SeriesKey, Signal, SourceFailure
 from pipeline.domain.topology import DependencyGraph
-from pipeline.ports.store import SourceHealth
+from pipeline.ports.samples import SourceHealth
 
 
 class PostgresTelemetry:
