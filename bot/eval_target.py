@@ -10,12 +10,9 @@ from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.plan import (
+    Action,
     InstanceState,
-    ManualAction,
-    RestartAction,
-    RestartInstance,
-    ScaleAction,
-    ScaleTo,
+    Operation,
     TargetRef,
     TargetState,
     describe_action,
@@ -53,16 +50,16 @@ class RecordedTargets(Targets, Target):
         instances = tuple(InstanceState(name, f"{ref.uid}/{name}", ready) for name, ready in names)
         return TargetState(ref, seen.generation, seen.replicas, instances, seen.replicas_1h_ago)
 
-    async def apply(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> str:
+    async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
         raise PermanentError(_NEVER)
 
-    async def settled(self, ref: TargetRef, operation: RestartInstance | ScaleTo) -> bool:
+    async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         raise PermanentError(_NEVER)
 
-    async def find(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding:
+    async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:
         raise PermanentError(_NEVER)
 
-    def command(self, ref: TargetRef, action: RestartAction | ScaleAction | ManualAction) -> str:
+    def command(self, ref: TargetRef, action: Action) -> str:
         return f"{describe_action(action)} ({ref.describe()})"
 
     async def close(self) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pipeline.domain.execution import Execution, Intent, Step
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
-from pipeline.domain.plan import RestartInstance, ScaleTo
+from pipeline.domain.plan import (
+    Operation,
+    RestartInstance,
+)
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
 from pipeline.ports.store import Store, UnitOfWork
@@ -160,7 +163,7 @@ class Ledger:
         return (self._clock.now() - since).total_seconds() if since else 0.0
 
 
-def describe(operation: RestartInstance | ScaleTo) -> str:
+def describe(operation: Operation) -> str:
     """``restart checkout-1`` or ``scale to 4``."""
     if isinstance(operation, RestartInstance):
         return f"restart {operation.instance.name}"

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, is_reversible
+from pipeline.domain.plan import (
+    ManualAction,
+    Plan,
+    ScaleAction,
+    TargetAction,
+    is_reversible,
+)
 from pipeline.ports.store import UnitOfWork
 
 
-def action_of(plan: Plan, kind: Literal["apply", "rollback"]) -> RestartAction | ScaleAction | None:
+def action_of(plan: Plan, kind: Literal["apply", "rollback"]) -> TargetAction | None:
     """What an execution of ``kind`` does; None where there is nothing to do or to put back."""
     if isinstance(plan.action, ManualAction):
         return None

@@ -18,7 +18,12 @@ from executors.rollback import action_of
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, TemporaryError
 from pipeline.domain.execution import Execution, Finding, Intent, Step, StepState
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import Plan, RestartAction, ScaleAction, TargetState, plan_hash
+from pipeline.domain.plan import (
+    Plan,
+    TargetAction,
+    TargetState,
+    plan_hash,
+)
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.locks import Lock, Locks
 from pipeline.ports.store import Store
@@ -39,7 +44,7 @@ class _Job:
     execution: Execution
     plan: Plan
     case: Case
-    action: RestartAction | ScaleAction
+    action: TargetAction
     target: Target
 
 

@@ -30,6 +30,7 @@ from pipeline.domain.incident import Case, Incident, StoredAnomaly
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.phase import Phase
 from pipeline.domain.plan import (
+    Action,
     InstanceRef,
     ManualAction,
     Plan,
@@ -181,7 +182,7 @@ def manual() -> ManualAction:
 
 
 def make_plan(
-    action: RestartAction | ScaleAction | ManualAction | None = None,
+    action: Action | None = None,
     state: PlanState = PlanState.PROPOSED,
     **changes: Any,
 ) -> Plan:

@@ -18,12 +18,12 @@ from pipeline.domain.execution import Execution, Finding, Intent
 from pipeline.domain.ids import ExecutionId
 from pipeline.domain.incident import Case
 from pipeline.domain.plan import (
+    Action,
     InstanceRef,
-    ManualAction,
+    Operation,
     RestartAction,
-    RestartInstance,
     ScaleAction,
-    ScaleTo,
+    TargetAction,
     TargetRef,
     TargetState,
 )
@@ -74,20 +74,20 @@ class Stoppable(Target):
         await self._reach("observe")
         return await self._inner.observe(ref)
 
-    async def apply(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> str:
+    async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
         await self._reach("apply")
         said = await self._inner.apply(ref, operation, intent)
         await self._reach("applied")
         return said
 
-    async def settled(self, ref: TargetRef, operation: RestartInstance | ScaleTo) -> bool:
+    async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         return await self._inner.settled(ref, operation)
 
-    async def find(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding:
+    async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:
         await self._reach("find")
         return await self._inner.find(ref, operation, intent)
 
-    def command(self, ref: TargetRef, action: RestartAction | ScaleAction | ManualAction) -> str:
+    def command(self, ref: TargetRef, action: Action) -> str:
         return self._inner.command(ref, action)
 
     async def close(self) -> None:
@@ -155,7 +155,7 @@ async def bench(
     ref = await place.target.resolve(place.address)
     before = await place.target.observe(ref)
     names = [InstanceRef(name=one.name, uid=one.uid) for one in before.instances[:restarts]]
-    action: RestartAction | ScaleAction = RestartAction(instances=tuple(names))
+    action: TargetAction = RestartAction(instances=tuple(names))
     if to_replicas is not None:
         action = ScaleAction(from_replicas=before.replicas, to_replicas=to_replicas)
     execution_id = await approved(store, action, target=ref, generation=before.generation)

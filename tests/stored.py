@@ -17,7 +17,11 @@ from pipeline.domain.ids import ExecutionId, IncidentId, ServiceName, SlackUserI
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import Plan, RestartAction, ScaleAction, TargetRef
+from pipeline.domain.plan import (
+    Plan,
+    TargetAction,
+    TargetRef,
+)
 from pipeline.domain.severity import Severity
 from pipeline.domain.telemetry import CallEdge
 from pipeline.ports.plans import PlanDraft
@@ -108,7 +112,7 @@ async def awaiting(store: PostgresStore, *, service: ServiceName = CHECKOUT, **c
 
 async def approved(
     store: PostgresStore,
-    action: RestartAction | ScaleAction | None = None,
+    action: TargetAction | None = None,
     *,
     target: TargetRef | None = None,
     service: ServiceName = CHECKOUT,

@@ -6,10 +6,15 @@ from typing import assert_never
 
 from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
 from pipeline.domain.guardrail import RuleAnswer
-from pipeline.domain.plan import RestartAction, ScaleAction, TargetState
+from pipeline.domain.plan import (
+    RestartAction,
+    ScaleAction,
+    TargetAction,
+    TargetState,
+)
 
 
-def share_at_once(action: RestartAction | ScaleAction, observed: TargetState) -> float:
+def share_at_once(action: TargetAction, observed: TargetState) -> float:
     """Share of the ready replicas that is down at the same time, 0..1; there must be one.
 
     Restarts go one replica at a time, and that of a replica which is not ready takes none away. Of scaling down the
@@ -44,6 +49,6 @@ def blast_radius(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
     return RuleAnswer("blast_radius", True, figures)
 
 
-def _only_restarts_unready(action: RestartAction | ScaleAction, observed: TargetState) -> bool:
+def _only_restarts_unready(action: TargetAction, observed: TargetState) -> bool:
     unready = {one.uid for one in observed.instances if not one.ready}
     return isinstance(action, RestartAction) and all(one.uid in unready for one in action.instances)

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import RestartAction, ScaleAction, TargetRef, TargetState
+from pipeline.domain.plan import (
+    TargetAction,
+    TargetRef,
+    TargetState,
+)
 from pipeline.ports.control import KillSwitch
 from pipeline.ports.executions import ActionHistory
 
@@ -32,7 +36,7 @@ class GuardrailLimits:
 class GuardrailFacts:
     """Everything the rules look at. ``observed`` and ``callers`` are None when they could not be read: blocked."""
 
-    action: RestartAction | ScaleAction
+    action: TargetAction
     target: TargetRef
     planned_generation: str
     started: bool

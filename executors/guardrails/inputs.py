@@ -7,7 +7,11 @@ from pipeline.domain.diagnosis import Diagnosis
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import PlanId, ServiceName
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import RestartAction, ScaleAction, TargetRef, TargetState
+from pipeline.domain.plan import (
+    TargetAction,
+    TargetRef,
+    TargetState,
+)
 from pipeline.ports.store import UnitOfWork
 from pipeline.ports.targets import Target
 
@@ -27,7 +31,7 @@ async def read_facts(
     uow: UnitOfWork,
     *,
     service: ServiceName,
-    action: RestartAction | ScaleAction,
+    action: TargetAction,
     ref: TargetRef,
     generation: str,
     observed: TargetState | None,

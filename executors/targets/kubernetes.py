@@ -18,9 +18,11 @@ from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import ConfigurationError, PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import (
+    Action,
     InstanceRef,
     InstanceState,
     ManualAction,
+    Operation,
     RestartAction,
     RestartInstance,
     ScaleAction,
@@ -110,7 +112,7 @@ class KubernetesTarget(Target):
             instances=tuple(InstanceState(pod.name, pod.uid, pod.ready) for pod in pods if _is_live(pod)),
         )
 
-    async def apply(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> str:
+    async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
         workload = await self._workload(ref)
         if str(workload.generation) != intent.generation:
             raise PreconditionFailed(
@@ -124,7 +126,7 @@ class KubernetesTarget(Target):
             case _:
                 assert_never(operation)
 
-    async def settled(self, ref: TargetRef, operation: RestartInstance | ScaleTo) -> bool:
+    async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         workload = await self._workload(ref)
         pods = [pod for pod in await self._api.pods(workload) if not pod.finished]
         complete = (
@@ -140,7 +142,7 @@ class KubernetesTarget(Target):
             case _:
                 assert_never(operation)
 
-    async def find(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding:
+    async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:
         """What came of a dispatched operation, by the objects themselves; takes up to twice the time-out of a call.
 
         Restart: a pod's uid never comes back, so a pod that is gone or going is restarted; the cluster does not tell by
@@ -160,7 +162,7 @@ class KubernetesTarget(Target):
         """
         return await wait_out(lambda: self._look(ref, operation, intent), flight_s=self._flight_s)
 
-    def command(self, ref: TargetRef, action: RestartAction | ScaleAction | ManualAction) -> str:
+    def command(self, ref: TargetRef, action: Action) -> str:
         match action:
             case RestartAction(instances=instances):
                 # One after the other, as the bot would do it.
@@ -205,7 +207,7 @@ class KubernetesTarget(Target):
             ) from error
         return f"scaled the {workload.kind} {ref.describe()} from {workload.replicas} to {replicas}"
 
-    async def _look(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding | None:
+    async def _look(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding | None:
         try:
             workload = await self._workload(ref)
         except PreconditionFailed:

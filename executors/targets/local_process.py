@@ -15,8 +15,10 @@ from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import (
+    Action,
     InstanceState,
     ManualAction,
+    Operation,
     RestartAction,
     RestartInstance,
     ScaleAction,
@@ -96,7 +98,7 @@ class LocalProcessTarget(Target):
             replicas_1h_ago=service.replicas_1h_ago,
         )
 
-    async def apply(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> str:
+    async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
         service = await self._service(ref)
         if str(service.generation) != intent.generation:
             raise PreconditionFailed(
@@ -119,7 +121,7 @@ class LocalProcessTarget(Target):
             case _:
                 assert_never(operation)
 
-    async def settled(self, ref: TargetRef, operation: RestartInstance | ScaleTo) -> bool:
+    async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         service = await self._service(ref)
         complete = len(service.instances) == service.replicas and all(one.ready for one in service.instances)
         match operation:
@@ -130,7 +132,7 @@ class LocalProcessTarget(Target):
             case _:
                 assert_never(operation)
 
-    async def find(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding:
+    async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:
         """What came of a dispatched operation, by the supervisor's journal; takes up to ``timeout_s``.
 
         The journal is written, and forced to the disk, before a change takes effect, so an entry of this execution's
@@ -144,7 +146,7 @@ class LocalProcessTarget(Target):
         """
         return await wait_out(lambda: self._look(ref, operation, intent), flight_s=self._timeout_s)
 
-    def command(self, ref: TargetRef, action: RestartAction | ScaleAction | ManualAction) -> str:
+    def command(self, ref: TargetRef, action: Action) -> str:
         """A shell line with curl, and jq for the generation and fence that stand when it is typed."""
         match action:
             case RestartAction(instances=instances):
@@ -175,7 +177,7 @@ class LocalProcessTarget(Target):
             f" | curl -sS --fail-with-body -H 'Content-Type: application/json' -d @- {shlex.quote(f'{url}/{verb}')}"
         )
 
-    async def _look(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding | None:
+    async def _look(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding | None:
         # The service is read first: what it refuses by then cannot be entered in the journal read after it.
         try:
             service = await self._service(ref)
@@ -255,7 +257,7 @@ class LocalProcessTarget(Target):
         return f"the demo world's supervisor at {self._base_url}"
 
 
-def _is_trace(change: _Change, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> bool:
+def _is_trace(change: _Change, ref: TargetRef, operation: Operation, intent: Intent) -> bool:
     if (change.service, change.step) != (ref.name, intent.step):
         return False
     match operation:
@@ -267,7 +269,7 @@ def _is_trace(change: _Change, ref: TargetRef, operation: RestartInstance | Scal
             assert_never(operation)
 
 
-def _would_be_refused(service: _Service, operation: RestartInstance | ScaleTo, intent: Intent) -> bool:
+def _would_be_refused(service: _Service, operation: Operation, intent: Intent) -> bool:
     match operation:
         case RestartInstance(instance=instance):
             return instance.uid not in {one.uid for one in service.instances}

@@ -9,7 +9,10 @@ from typing import Literal
 
 from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
 from pipeline.domain.lifecycle import ExecutionState
-from pipeline.domain.plan import RestartInstance, ScaleTo, TargetRef
+from pipeline.domain.plan import (
+    Operation,
+    TargetRef,
+)
 
 
 class StepState(StrEnum):
@@ -26,7 +29,7 @@ class Step:
     """One physical change of one target."""
 
     number: int
-    operation: RestartInstance | ScaleTo
+    operation: Operation
     state: StepState
     dispatched_at: datetime | None
     applied_at: datetime | None

@@ -67,7 +67,10 @@ class ManualAction(_Frozen):
     why_manual: Annotated[str, Field(min_length=1, max_length=MAX_WHY)]
 
 
-Action = Annotated[RestartAction | ScaleAction | ManualAction, Field(discriminator="kind")]
+TargetAction = RestartAction | ScaleAction
+"""What an executor can do to a target."""
+
+Action = Annotated[TargetAction | ManualAction, Field(discriminator="kind")]
 
 
 class TargetRef(_Frozen):
@@ -134,7 +137,7 @@ class Plan:
     id: PlanId
     incident_id: IncidentId
     revision: int
-    action: RestartAction | ScaleAction | ManualAction
+    action: Action
     target: TargetRef | None
     generation: str
     replicas_before: int
@@ -151,7 +154,7 @@ class Plan:
 def plan_hash(
     incident_id: IncidentId,
     revision: int,
-    action: RestartAction | ScaleAction | ManualAction,
+    action: Action,
     target: TargetRef | None,
     generation: str,
 ) -> str:
@@ -161,7 +164,7 @@ def plan_hash(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def operations(action: RestartAction | ScaleAction | ManualAction) -> tuple[RestartInstance | ScaleTo, ...]:
+def operations(action: Action) -> tuple[Operation, ...]:
     """The physical steps of an action, in order; none for a manual one."""
     match action:
         case RestartAction():
@@ -174,7 +177,7 @@ def operations(action: RestartAction | ScaleAction | ManualAction) -> tuple[Rest
             assert_never(action)
 
 
-def describe_action(action: RestartAction | ScaleAction | ManualAction) -> str:
+def describe_action(action: Action) -> str:
     """``Restart checkout-1, one replica at a time`` or ``Scale from 2 to 4 replicas``."""
     match action:
         case RestartAction():
@@ -188,6 +191,6 @@ def describe_action(action: RestartAction | ScaleAction | ManualAction) -> str:
             assert_never(action)
 
 
-def is_reversible(action: RestartAction | ScaleAction | ManualAction) -> bool:
+def is_reversible(action: Action) -> bool:
     """Whether a second action can put back what stood before (a restarted process cannot be un-restarted)."""
     return isinstance(action, ScaleAction)

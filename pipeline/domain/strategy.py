@@ -13,10 +13,12 @@ from pipeline.domain.plan import (
     MAX_REPLICAS,
     MAX_RESTARTS,
     MAX_WHY,
+    Action,
     InstanceRef,
     ManualAction,
     RestartAction,
     ScaleAction,
+    TargetAction,
     TargetRef,
     TargetState,
 )
@@ -24,11 +26,9 @@ from pipeline.domain.plan import (
 MAX_SCALE_FACTOR = 2.0
 
 
-def choose_action(
-    diagnosis: Diagnosis, facts: Facts, state: TargetState | None, why_unreadable: str
-) -> RestartAction | ScaleAction | ManualAction:
+def choose_action(diagnosis: Diagnosis, facts: Facts, state: TargetState | None, why_unreadable: str) -> Action:
     """The action for ``diagnosis`` on a target read as ``state``; manual, with the command, where none can be taken."""
-    action: RestartAction | ScaleAction | str
+    action: TargetAction | str
     match diagnosis.category:
         case Category.MEMORY:
             action = _restart(diagnosis, state)

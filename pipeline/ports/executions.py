@@ -8,7 +8,10 @@ from typing import Literal, Protocol
 from pipeline.domain.execution import Execution, Intent
 from pipeline.domain.ids import ExecutionId, PlanId
 from pipeline.domain.lifecycle import ExecutionState
-from pipeline.domain.plan import Plan, RestartAction, ScaleAction
+from pipeline.domain.plan import (
+    Plan,
+    TargetAction,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class ActionHistory:
 class ExecutionStore(Protocol):
     """Executions under the claim-and-fence protocol."""
 
-    async def create(self, plan: Plan, kind: Literal["apply", "rollback"], action: RestartAction | ScaleAction) -> bool:
+    async def create(self, plan: Plan, kind: Literal["apply", "rollback"], action: TargetAction) -> bool:
         """Makes the execution and its steps; False when the target has an open one or this plan was executed."""
         ...
 

@@ -10,7 +10,11 @@ from pipeline.domain.approval import Approval
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import IncidentId, PlanId
 from pipeline.domain.lifecycle import PlanState
-from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, TargetRef
+from pipeline.domain.plan import (
+    Action,
+    Plan,
+    TargetRef,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class PlanDraft:
     """A plan before the database gave it an id and a revision."""
 
     incident_id: IncidentId
-    action: RestartAction | ScaleAction | ManualAction
+    action: Action
     target: TargetRef | None
     generation: str
     replicas_before: int

@@ -7,11 +7,8 @@ from typing import Protocol
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import (
-    ManualAction,
-    RestartAction,
-    RestartInstance,
-    ScaleAction,
-    ScaleTo,
+    Action,
+    Operation,
     TargetRef,
     TargetState,
 )
@@ -33,7 +30,7 @@ class Target(Protocol):
         """The target as it is now. Raises PreconditionFailed when the uid is gone, TemporaryError when unreadable."""
         ...
 
-    async def apply(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> str:
+    async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
         """One write, refused by the target if its generation is not ``intent.generation``. Returns what was done.
 
         Raises PreconditionFailed or PermanentError (refused, nothing changed), TemporaryError (surely not sent, or
@@ -41,15 +38,15 @@ class Target(Protocol):
         """
         ...
 
-    async def settled(self, ref: TargetRef, operation: RestartInstance | ScaleTo) -> bool:
+    async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         """Whether the platform has carried the operation out (all wanted replicas ready, the old one gone)."""
         ...
 
-    async def find(self, ref: TargetRef, operation: RestartInstance | ScaleTo, intent: Intent) -> Finding:
+    async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:
         """What came of a dispatched operation, from the target's own record. Raises TemporaryError when unreadable."""
         ...
 
-    def command(self, ref: TargetRef, action: RestartAction | ScaleAction | ManualAction) -> str:
+    def command(self, ref: TargetRef, action: Action) -> str:
         """What a person would type to do the same by hand."""
         ...
 

@@ -15,7 +15,14 @@ from pipeline.domain.incident import Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, describe_action
+from pipeline.domain.plan import (
+    Action,
+    ManualAction,
+    Plan,
+    RestartAction,
+    ScaleAction,
+    describe_action,
+)
 from pipeline.domain.severity import Severity
 from pipeline.domain.strategy import choose_action
 from pipeline.domain.trace import TraceEntry, TraceKind
@@ -101,7 +108,7 @@ class Proposer:
         uow: UnitOfWork,
         incident: Incident,
         diagnosis: Diagnosis,
-        action: RestartAction | ScaleAction | ManualAction,
+        action: Action,
         dossier: Dossier,
     ) -> GuardrailResult:
         if isinstance(action, ManualAction) or dossier.target is None:
@@ -124,7 +131,7 @@ class Proposer:
         self,
         uow: UnitOfWork,
         diagnosis: Diagnosis,
-        action: RestartAction | ScaleAction | ManualAction,
+        action: Action,
         guardrails: GuardrailResult,
     ) -> str:
         if diagnosis.conclusion is Conclusion.HEALTHY:
@@ -182,7 +189,7 @@ def guardrail_entry(when: str, result: GuardrailResult) -> TraceEntry:
     )
 
 
-def expected_effect(action: RestartAction | ScaleAction | ManualAction) -> str:
+def expected_effect(action: Action) -> str:
     """What the action should bring, for the card."""
     if isinstance(action, RestartAction):
         return "memory falls back to its baseline; the other replicas carry the traffic meanwhile"

@@ -16,7 +16,15 @@ from pipeline.domain.ids import IncidentId, SlackUserId
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import MAX_RESTARTS, InstanceRef, RestartAction, ScaleAction, TargetState, describe_action
+from pipeline.domain.plan import (
+    MAX_RESTARTS,
+    InstanceRef,
+    RestartAction,
+    ScaleAction,
+    TargetAction,
+    TargetState,
+    describe_action,
+)
 from pipeline.ports.plans import PlanDraft
 from pipeline.ports.store import Store
 from pipeline.ports.targets import Targets
@@ -118,7 +126,7 @@ def _closed(case: Case) -> str:
     return "the incident is over" if case.incident.over else "it is being acted on right now"
 
 
-def _action(wanted: Wanted, category: Category, observed: TargetState) -> RestartAction | ScaleAction:
+def _action(wanted: Wanted, category: Category, observed: TargetState) -> TargetAction:
     """The action on what is there now; only the kind that the diagnosed category calls for."""
     fits = {Category.MEMORY: "restart", Category.SATURATION: "scale"}.get(category)
     if wanted.action != fits:
@@ -137,7 +145,7 @@ def _action(wanted: Wanted, category: Category, observed: TargetState) -> Restar
     return RestartAction(instances=tuple(InstanceRef(name=name, uid=by_name[name].uid) for name in chosen))
 
 
-def _doubt(action: RestartAction | ScaleAction, suspects: Sequence[str]) -> str:
+def _doubt(action: TargetAction, suspects: Sequence[str]) -> str:
     """What speaks against the plan: replicas that nothing abnormal was read of."""
     if isinstance(action, ScaleAction):
         return ""
@@ -145,6 +153,6 @@ def _doubt(action: RestartAction | ScaleAction, suspects: Sequence[str]) -> str:
     return f"nothing abnormal was read of {', '.join(sound)}: it may not help" if sound else ""
 
 
-def _short(action: RestartAction | ScaleAction) -> str:
+def _short(action: TargetAction) -> str:
     described = describe_action(action)
     return described[0].lower() + described[1:]

@@ -24,7 +24,13 @@ from pipeline.domain.incident import Case, StoredAnomaly
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.notice import ThreadPart
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction
+from pipeline.domain.plan import (
+    ManualAction,
+    Plan,
+    RestartAction,
+    ScaleAction,
+    TargetAction,
+)
 from pipeline.domain.review import review
 from pipeline.domain.strategy import choose_action
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
@@ -112,7 +118,7 @@ def _stored(at: int, entry: TraceEntry) -> StoredTraceEntry:
     return StoredTraceEntry(at, after(80 + at), clean_entry(shown))
 
 
-def _facts(action: RestartAction | ScaleAction, diagnosis: Diagnosis) -> GuardrailFacts:
+def _facts(action: TargetAction, diagnosis: Diagnosis) -> GuardrailFacts:
     return GuardrailFacts(
         action=action,
         target=TARGET.ref,

@@ -32,7 +32,12 @@ from pipeline.domain.diagnosis import Category, Conclusion, Diagnosis
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import ManualAction, RestartAction, ScaleAction
+from pipeline.domain.plan import (
+    Action,
+    ManualAction,
+    RestartAction,
+    ScaleAction,
+)
 from pipeline.domain.telemetry import SeriesKey, Signal
 from pipeline.domain.trace import JsonValue, TraceKind
 from pipeline.ports.clock import Clock
@@ -127,7 +132,7 @@ class Fault:
 
     values: Callable[[Stages, int], Values]
     category: Category
-    action: type[RestartAction | ScaleAction | ManualAction]
+    action: type[Action]
     ticks: int = 10
 
 

@@ -14,7 +14,12 @@ from pipeline.domain.errors import PermanentError
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import PlanId
 from pipeline.domain.lifecycle import PlanState
-from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, plan_hash
+from pipeline.domain.plan import (
+    Action,
+    ManualAction,
+    Plan,
+    plan_hash,
+)
 from tests.builders import ALICE, BOB, make_approval, make_guardrails, manual, restart, scale
 from tests.stored import awaiting, draft, opened, until_blocked
 
@@ -31,9 +36,7 @@ async def state_of(store: PostgresStore, plan: Plan) -> PlanState:
 
 
 @pytest.mark.parametrize("action", [restart("checkout-1", "checkout-2"), scale(2, 4), manual()], ids=lambda it: it.kind)
-async def test_a_plan_comes_back_as_it_was_proposed(
-    store: PostgresStore, sql: Connection, action: RestartAction | ScaleAction | ManualAction
-) -> None:
+async def test_a_plan_comes_back_as_it_was_proposed(store: PostgresStore, sql: Connection, action: Action) -> None:
     incident = await opened(store)
     wanted = draft(incident.id, action=action, approvals_needed=2, ttl_s=60.0)
     if isinstance(action, ManualAction):

@@ -27,7 +27,7 @@ from pipeline.domain.plan import (
 )
 from tests.builders import make_target, manual, restart, scale
 
-ACTION: TypeAdapter[RestartAction | ScaleAction | ManualAction] = TypeAdapter(Action)
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 HOSTILE_NAMES = [
     "",
     " ",

@@ -9,7 +9,11 @@ from pipeline.adapters.postgres.records import EXECUTION_COLUMNS, Row, execution
 from pipeline.domain.execution import Execution, Intent
 from pipeline.domain.ids import ExecutionId, PlanId
 from pipeline.domain.lifecycle import EXECUTION_TRANSITIONS, ExecutionState
-from pipeline.domain.plan import Plan, RestartAction, ScaleAction, operations
+from pipeline.domain.plan import (
+    Plan,
+    TargetAction,
+    operations,
+)
 from pipeline.ports.executions import ActionHistory
 
 
@@ -19,7 +23,7 @@ class PostgresExecutions:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def create(self, plan: Plan, kind: Literal["apply", "rollback"], action: RestartAction | ScaleAction) -> bool:
+    async def create(self, plan: Plan, kind: Literal["apply", "rollback"], action: TargetAction) -> bool:
         assert plan.target is not None
         created = await self._connection.fetchval(
             """INSERT INTO executions (plan_id, incident_id, kind, target, target_uid) VALUES ($1, $2, $3, $4, $5)

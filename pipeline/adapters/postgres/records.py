@@ -18,13 +18,8 @@ from pipeline.domain.incident import Incident, StoredAnomaly
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.plan import (
     Action,
-    ManualAction,
     Operation,
     Plan,
-    RestartAction,
-    RestartInstance,
-    ScaleAction,
-    ScaleTo,
     TargetRef,
 )
 from pipeline.domain.severity import Severity, SeverityResult
@@ -34,8 +29,8 @@ from pipeline.domain.verification import Verification
 Row = Mapping[str, Any]
 
 CHANGE: TypeAdapter[ChangeEvent] = TypeAdapter(ChangeEvent)
-ACTION: TypeAdapter[RestartAction | ScaleAction | ManualAction] = TypeAdapter(Action)
-OPERATION: TypeAdapter[RestartInstance | ScaleTo] = TypeAdapter(Operation)
+ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+OPERATION: TypeAdapter[Operation] = TypeAdapter(Operation)
 DIAGNOSIS: TypeAdapter[Diagnosis] = TypeAdapter(Diagnosis)
 HYPOTHESIS: TypeAdapter[Hypothesis] = TypeAdapter(Hypothesis)
 PASSAGES: TypeAdapter[tuple[Passage, ...]] = TypeAdapter(tuple[Passage, ...])
