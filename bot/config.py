@@ -20,9 +20,10 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from bot.config_guard import GuardSettings
 from bot.config_model import KnowledgeSettings, ModelSettings
 from bot.config_telemetry import TelemetrySettings
-from bot.config_types import Count, Group, Positive, Ratio, Variable
+from bot.config_types import Group, Positive, Ratio, Variable
 from pipeline.domain.errors import ConfigurationError
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -127,27 +128,6 @@ def _in_time(tuning: VerificationTuning) -> VerificationTuning:
             " or no action could ever be found to have helped"
         )
     return tuning
-
-
-class GuardSettings(Group):
-    approval_ttl_s: Annotated[
-        Positive, Variable("SRE_APPROVAL_TTL_S", "seconds", "a proposal nobody decides expires")
-    ] = 1800.0
-    approvals_severe: Annotated[
-        Count, Variable("SRE_APPROVALS_SEVERE", "people", "needed at SEV1/SEV2 and for tier 1 services")
-    ] = 2
-    resume_people: Annotated[Count, Variable("SRE_RESUME_PEOPLE", "people", "needed to release a kill switch")] = 2
-    max_share: Annotated[Ratio, Variable("SRE_MAX_SHARE", "ratio", "share of ready replicas down at once")] = 0.5
-    max_callers: Annotated[int, Field(ge=0), Variable("SRE_MAX_CALLERS", "services", "that may feel an action")] = 10
-    cooldown_s: Annotated[Positive, Variable("SRE_COOLDOWN_S", "seconds", "rest of a target after any action")] = 600.0
-    max_actions_target_hour: Annotated[
-        Count, Variable("SRE_MAX_ACTIONS_TARGET_HOUR", "actions", "on one target an hour")
-    ] = 2
-    max_actions_hour: Annotated[Count, Variable("SRE_MAX_ACTIONS_HOUR", "actions", "in all an hour")] = 10
-    initial_phase: Annotated[
-        Literal["shadow", "assist"],
-        Variable("SRE_INITIAL_PHASE", "phase", "of a new database; afterwards `/sre phase set` decides"),
-    ] = "shadow"
 
 
 class TargetSettings(Group):
