@@ -5,11 +5,8 @@ import shutil
 import struct
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 
 DEADLINE_S = 60.0
@@ -37,28 +34,17 @@ def real_prometheus(directory: Path, sd_file: Path, *flags: str, interval_s: flo
         server = subprocess.Popen([program, *arguments, *fixed], stderr=output)
     try:
         deadline_s = time.monotonic() + DEADLINE_S
-        while not (found := re.search(r'msg="Listening on" address=(\S+)', log.read_text())):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline_s, log.read_text()
+        # It listens before its store is open, and answers 503 until it says that it is ready.
+        while "Server is ready" not in (said := log.read_text()):
+            assert server.poll() is None, said
+            assert time.monotonic() < deadline_s, said
             time.sleep(0.05)
-        # It listens before its store is open, and answers 503 until then.
-        url = f"http://{found[1]}"
-        while not _ready(url):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline_s, log.read_text()
-            time.sleep(0.05)
-        yield url
+        found = re.search(r'msg="Listening on" address=(\S+)', said)
+        assert found, said
+        yield f"http://{found[1]}"
     finally:
         server.kill()
         server.wait()
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/-/ready", timeout=DEADLINE_S) as response:
-            return bool(response.status == HTTPStatus.OK)
-    except urllib.error.URLError:
-        return False
 
 
 def line(name: str, value: float, /, **labels: str) -> str:
