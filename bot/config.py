@@ -39,6 +39,9 @@ class StoreSettings(Group):
     redis_url: Annotated[
         SecretStr | None, Variable("REDIS_URL", "URL", "any Redis ≥ 6.2; empty: an embedded one is supervised")
     ] = None
+    etcd_url: Annotated[
+        SecretStr | None, Variable("ETCD_URL", "URL", "locks are kept in this etcd and not in Redis (extra `etcd`)")
+    ] = None
     samples_keep_s: Annotated[
         Positive, Variable("SRE_SAMPLES_KEEP_S", "seconds", "how long samples stay in the database")
     ] = 86_400.0

@@ -180,7 +180,8 @@ class Runner:
 
     async def _holder(self, resource: str) -> str:
         try:
-            return await self._locks.holder(resource) or "an agent that has just let go"
+            holder = await self._locks.holder(resource)
+            return holder.name if holder else "an agent that has just let go"
         except TemporaryError:
             return "an agent that cannot be asked for now"  # it is held all the same
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
@@ -51,6 +51,7 @@ from pipeline.domain.errors import ConfigurationError, PermanentError, Temporary
 from pipeline.domain.phase import Phase
 from pipeline.domain.verification import VerificationSettings
 from pipeline.ports.clock import SystemClock
+from pipeline.ports.locks import Locks
 from pipeline.ports.metrics import MetricsSource
 from pipeline.ports.store import Store
 from pipeline.ports.targets import Target
@@ -72,6 +73,12 @@ from pipeline.stages.witnesses import Witnesses
 
 log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+
+
+class ClosableLocks(Locks, Protocol):
+    """Locks with a connection of their own."""
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         async with store.begin() as uow:
             if await uow.control.phase() is None:
                 await uow.control.set_phase(Phase(settings.guard.initial_phase), "first start", "configuration")
-        bus, locks = RedisBus(redis_url), RedisLocks(redis_url)
+        bus, locks = RedisBus(redis_url), locks_of(settings, redis_url)
         stack.push_async_callback(bus.close)
         stack.push_async_callback(locks.close)
         targets = registry_of(settings)
@@ -358,6 +365,19 @@ async def _servers(settings: Settings, stack: AsyncExitStack, fallbacks: list[st
     except EmbeddedError as error:
         raise ConfigurationError(str(error)) from error
     return database.get_secret_value(), redis.get_secret_value()
+
+
+def locks_of(settings: Settings, redis_url: str) -> ClosableLocks:
+    """Locks in etcd where one is set, else in Redis. Raises ConfigurationError with what to do."""
+    if settings.store.etcd_url is None:
+        return RedisLocks(redis_url)
+    try:
+        from pipeline.adapters.etcd.locks import EtcdLocks
+    except ImportError as error:
+        raise ConfigurationError(
+            f"ETCD_URL: the etcd client is missing ({error.name}): pip install 'sre-bot[etcd]'"
+        ) from error
+    return EtcdLocks(settings.store.etcd_url.get_secret_value())
 
 
 def registry_of(settings: Settings) -> Registry:

@@ -1,4 +1,4 @@
-"""Bus and locks on a real Redis: what the ports promise, between two clients that do not know each other."""
+"""The bus on a real Redis, between two clients that do not know each other, and Redis away for bus and locks alike."""
 
 import asyncio
 import importlib.util
@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,93 +21,6 @@ from pipeline.domain.errors import ConfigurationError, TemporaryError
 from tests.databases import until
 
 TTL_S = 30.0
-
-
-@pytest.fixture
-async def ours(redis_url: str) -> AsyncIterator[RedisLocks]:
-    locks = RedisLocks(redis_url)
-    yield locks
-    await locks.close()
-
-
-@pytest.fixture
-async def theirs(redis_url: str) -> AsyncIterator[RedisLocks]:
-    locks = RedisLocks(redis_url)
-    yield locks
-    await locks.close()
-
-
-async def test_a_held_lock_is_denied_to_others_and_names_its_holder(ours: RedisLocks, theirs: RedisLocks) -> None:
-    lock = await ours.acquire("demo/checkout", holder="sre-bot: INC-7", ttl_s=TTL_S)
-    assert lock is not None
-    assert await theirs.acquire("demo/checkout", holder="finops", ttl_s=TTL_S) is None
-    assert await ours.acquire("demo/checkout", holder="sre-bot: INC-7", ttl_s=TTL_S) is None
-    assert await theirs.holder("demo/checkout") == "sre-bot: INC-7"
-    assert await theirs.acquire("demo/payments", holder="finops", ttl_s=TTL_S) is not None
-
-
-async def test_release_frees_the_lock_once(ours: RedisLocks, theirs: RedisLocks) -> None:
-    lock = await ours.acquire("web", holder="sre-bot", ttl_s=TTL_S)
-    assert lock is not None
-    assert await ours.release(lock) is True
-    assert await ours.release(lock) is False
-    assert await ours.holder("web") is None
-    assert await theirs.acquire("web", holder="finops", ttl_s=TTL_S) is not None
-
-
-async def test_a_lock_expires_and_its_old_holder_can_do_nothing_with_it(ours: RedisLocks, theirs: RedisLocks) -> None:
-    lock = await ours.acquire("web", holder="sre-bot", ttl_s=0.05)
-    assert lock is not None
-    newer = await acquired_in_the_end(theirs, "web")
-    assert newer.fence > lock.fence
-    assert await ours.renew(lock, ttl_s=TTL_S) is False
-    assert await ours.release(lock) is False
-    assert await theirs.holder("web") == "finops"
-
-
-async def test_renewing_keeps_a_lock_beyond_its_first_term(redis_url: str, ours: RedisLocks) -> None:
-    lock = await ours.acquire("web", holder="sre-bot", ttl_s=5.0)
-    assert lock is not None
-    assert await ours.renew(lock, ttl_s=600.0) is True
-    with redis.Redis.from_url(redis_url) as client:
-        assert client.pttl("sre:lock:{web}") > 500_000
-
-
-async def test_the_fence_grows_with_every_acquisition_of_a_resource_and_outlives_its_lock(ours: RedisLocks) -> None:
-    fences = []
-    for _ in range(3):
-        lock = await ours.acquire("web", holder="sre-bot", ttl_s=TTL_S)
-        assert lock is not None
-        fences.append(lock.fence)
-        await ours.release(lock)
-    other = await ours.acquire("checkout", holder="sre-bot", ttl_s=TTL_S)
-    assert other is not None
-    assert (fences, other.fence) == ([1, 2, 3], 1)
-
-
-async def test_a_denied_try_does_not_move_the_fence(ours: RedisLocks, theirs: RedisLocks) -> None:
-    lock = await ours.acquire("web", holder="sre-bot", ttl_s=TTL_S)
-    assert lock is not None
-    assert await theirs.acquire("web", holder="finops", ttl_s=TTL_S) is None
-    await ours.release(lock)
-    newer = await theirs.acquire("web", holder="finops", ttl_s=TTL_S)
-    assert newer is not None
-    assert newer.fence == lock.fence + 1
-
-
-@pytest.mark.parametrize("foreign", ["", "0" * 32, "f" * 31])
-async def test_a_foreign_token_opens_nothing(ours: RedisLocks, theirs: RedisLocks, foreign: str) -> None:
-    lock = await ours.acquire("web", holder="sre-bot", ttl_s=TTL_S)
-    assert lock is not None
-    forged = replace(lock, token=foreign)
-    assert await theirs.release(forged) is False
-    assert await theirs.renew(forged, ttl_s=TTL_S) is False
-    assert await ours.holder("web") == "sre-bot"
-
-
-async def test_of_many_who_try_at_once_one_gets_the_lock(ours: RedisLocks, theirs: RedisLocks) -> None:
-    tries = [locks.acquire("web", holder=f"agent {n}", ttl_s=TTL_S) for n in range(10) for locks in (ours, theirs)]
-    assert len([lock for lock in await asyncio.gather(*tries) if lock is not None]) == 1
 
 
 async def test_every_listener_hears_what_others_publish_in_order(redis_url: str) -> None:
@@ -256,13 +168,6 @@ async def hearing(listener: RedisBus, topic: str, sender: RedisBus) -> AsyncIter
 
 def said(heard: Heard) -> list[Mapping[str, str]]:
     return [event for event in heard.events if "knock" not in event]
-
-
-async def acquired_in_the_end(locks: RedisLocks, resource: str) -> Any:
-    async with asyncio.timeout(20.0):
-        while (lock := await locks.acquire(resource, holder="finops", ttl_s=TTL_S)) is None:
-            await asyncio.sleep(0.01)
-    return lock
 
 
 class OwnRedis:
