@@ -16,6 +16,7 @@ from tests.bench import (
     kpis,
     model_path,
     novelty,
+    own_share,
     rank,
     redaction,
     retrieval,
@@ -39,6 +40,7 @@ BENCHES = {
     "injections": injections.run,
     "hnsw": hnsw.run,
     "model_path": model_path.run,
+    "own_share": own_share.run,
 }
 
 
