@@ -1,4 +1,4 @@
-"""What the bot serves over HTTP: health, metrics, and Slack's signed requests."""
+"""What the bot serves over HTTP: health, metrics, the intake, and Slack's signed requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from bot.intake import Door
 from pipeline.domain.errors import ConfigurationError, TemporaryError
 from pipeline.stages.desk import Desk
 
@@ -16,8 +17,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Web:
     """A small server beside the bot."""
 
-    def __init__(self, desk: Desk, slack_events: Handler | None) -> None:
+    def __init__(self, desk: Desk, slack_events: Handler | None, door: Door) -> None:
         self._desk = desk
+        self._door = door
         self._slack_events = slack_events
         self._runner: web.AppRunner | None = None
 
@@ -26,6 +28,8 @@ class Web:
         app = web.Application(client_max_size=1_000_000)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_post("/intake/changes", self._door.changes)
+        app.router.add_post("/intake/alerts", self._door.alerts)
         if self._slack_events is not None:
             app.router.add_post("/slack/events", self._slack_events)
         self._runner = web.AppRunner(app, access_log=None)
