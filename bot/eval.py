@@ -12,11 +12,11 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from bot.backtest_csv import write_whole
 from bot.eval_cases import RecordedCase, case_folders, read_case, shipped_cases
 from bot.eval_files import read_text
 from bot.eval_runner import Bench, run_case
 from bot.eval_score import CaseResult, Report, Totals, score, totals
+from bot.whole_file import write_whole
 from pipeline.domain.errors import ConfigurationError, SreBotError
 
 Say = Callable[[str], None]
@@ -74,6 +74,8 @@ async def evaluate(
     A case that cannot be read or run is told by ``complain``, a line a mistake, and does not stop the others.
     """
     try:
+        if options.min_top1 is not None and not 0 <= options.min_top1 <= 1:
+            raise ConfigurationError(f"--min-top1 {options.min_top1:g}: write a share of the cases, 0 to 1, as 0.9")
         price = _price(options.price)
         before = _report(options.baseline) if options.baseline is not None else None
         folders = _chosen(case_folders(options.folder or shipped_cases()), options.only)

@@ -83,7 +83,7 @@ def read_form(path: Path, form: Any, mistakes: Mistakes) -> Any:
         if twice := _twice(tree):
             mistakes.add(path.name, twice.start_mark.line + 1, f"{twice.value} stands twice")
             return None
-        content = yaml.load(text, Loader=LOADER)  # noqa: S506 - a safe one
+        content = yaml.load(text, Loader=LOADER)  # noqa: S506 # nosec B506
         return adapter.validate_python(content)
     except ValidationError as error:
         for one in error.errors():

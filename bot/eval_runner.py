@@ -111,7 +111,9 @@ async def run_case(case: RecordedCase, bench: Bench) -> Run:
         fresh = await bench.observer.run(at)
         result = await bench.detector.run(at, reload=False, fresh=fresh)
         if await bench.correlator.run(result, await bench.detector.bank(), at):
-            diagnosis_s += await _diagnose(bench)
+            diagnosis_s += await _diagnose(
+                bench, (case.alert.name,) if case.alert is not None and case.alert.name else ()
+            )
     told = await _told(bench.store)
     return Run(told, time.monotonic() - started, diagnosis_s)
 
@@ -146,7 +148,7 @@ def learned(past: Iterable[Sample]) -> BaselineBank:
     return bank
 
 
-async def _diagnose(bench: Bench) -> float:
+async def _diagnose(bench: Bench, alerts: Sequence[str]) -> float:
     """Works off what is open, as the worker does; the seconds it took."""
     started = time.monotonic()
     for _ in range(MOST_TURNS):
@@ -156,7 +158,7 @@ async def _diagnose(bench: Bench) -> float:
             )
         if incident is None:
             break
-        await bench.diagnoser.run(incident, await bench.detector.bank())
+        await bench.diagnoser.run(incident, await bench.detector.bank(), alerts=alerts)
         async with bench.store.begin() as uow:
             await uow.incidents.release(incident.id, worker="eval")
     return time.monotonic() - started

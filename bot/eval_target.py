@@ -53,6 +53,9 @@ class RecordedTargets(Targets, Target):
     async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
         raise PermanentError(_NEVER)
 
+    async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
+        raise PermanentError(_NEVER)
+
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         raise PermanentError(_NEVER)
 

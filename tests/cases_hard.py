@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.cases_plain import shop, store_front
+from tests.cases_stories import expect_overload, orders_surge
 from tests.cases_world import World, climb, saw, times, to
 
 DAY_S = 86_400.0
@@ -93,21 +94,10 @@ def hard_memory_of_load() -> World:
     w = shop(
         World("hard-memory-of-load", "Memory of every replica rises with three times the orders: load, not a leak")
     )
-    for service in ("web", "checkout"):
-        w.shape(f"{service}/traffic", times(-16, 3.1, rise=3))
+    orders_surge(w, -16, 3.1, busy=0.96, slower=13, web_slower=9, rise=3)
     for replica in ("checkout-1", "checkout-2"):
         w.shape(f"checkout/memory_ratio/{replica}", times(-15.5, 1.83, rise=3))
-    w.shape("checkout/cpu_ratio", to(-15, 0.96, rise=2))
-    w.shape("checkout/latency_p99", times(-14.5, 13, rise=3))
-    w.shape("web/latency_p99", times(-14, 9, rise=3))
-    w.expect(
-        "cause",
-        "saturation",
-        "checkout",
-        acceptable={"services": ["web"]},
-        evidence=[{"series": "checkout/traffic"}],
-        forbidden=["(?i)probably a leak", "(?i)memory leak"],
-    )
+    expect_overload(w, ["(?i)probably a leak", "(?i)memory leak"])
     return w
 
 

@@ -4,6 +4,7 @@ two things at once."""
 from __future__ import annotations
 
 from tests.cases_plain import bank, shop, store_front
+from tests.cases_stories import expect_overload, orders_surge
 from tests.cases_world import World, climb, silent, times, to
 
 
@@ -16,19 +17,8 @@ def red_old_change() -> World:
         )
     )
     w.change("checkout", -52, "deployment", "sha256:a1b2", "checkout 4.11.2: new button colour", "dana")
-    for service in ("web", "checkout"):
-        w.shape(f"{service}/traffic", times(-13, 2.8, rise=3))
-    w.shape("checkout/cpu_ratio", to(-12, 0.95, rise=2))
-    w.shape("checkout/latency_p99", times(-11.5, 11, rise=4))
-    w.shape("web/latency_p99", times(-11, 8, rise=4))
-    w.expect(
-        "cause",
-        "saturation",
-        "checkout",
-        acceptable={"services": ["web"]},
-        evidence=[{"series": "checkout/traffic"}],
-        forbidden=["sha256:a1b2", "(?i)bad (change|deploy)"],
-    )
+    orders_surge(w, -13, 2.8, busy=0.95, slower=11, web_slower=8)
+    expect_overload(w, ["sha256:a1b2", "(?i)bad (change|deploy)"])
     return w
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.cases_stories import orders_surge
 from tests.cases_world import World, bursts, climb, saw, times, to
 
 
@@ -169,12 +170,8 @@ def sat_surge() -> World:
     w = shop(
         World("sat-surge", "Three times the orders: two checkout replicas cannot keep up"), platform="local_process"
     )
-    for service in ("web", "checkout"):
-        w.shape(f"{service}/traffic", times(-14, 3.0, rise=3))
+    orders_surge(w, -14, 3.0, busy=0.94, slower=14, web_slower=10)
     w.shape("payments/traffic", times(-14, 1.5, rise=3))
-    w.shape("checkout/cpu_ratio", to(-13, 0.94, rise=2))
-    w.shape("checkout/latency_p99", times(-12.5, 14, rise=4))
-    w.shape("web/latency_p99", times(-12, 10, rise=4))
     w.expect(
         "cause",
         "saturation",

@@ -16,9 +16,11 @@ from bot.eval_cases import RecordedCase
 from bot.eval_runner import Bench, RecordedClock
 from bot.eval_target import RecordedTargets
 from bot.redacting import clean_entry, redact
-from bot.wiring import loop_settings_of, migrated
-from bot.wiring.knowledge import knowledge_of
+from bot.wiring import loop_settings_of
+from bot.wiring.database import migrated
+from bot.wiring.knowledge import fit_by, knowledge_of, prose_of
 from bot.wiring.models import authors_of
+from bot.wiring.stages import diagnosing_of
 from migrations.runner import MigrationReport
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.scratch import ScratchDatabases
@@ -31,23 +33,12 @@ from pipeline.adapters.telemetry.recorded import (
     RecordedTopology,
     RecordedTraces,
 )
-from pipeline.domain.anomaly import SENSITIVITY, Policy
 from pipeline.domain.catalogue import Catalogue
-from pipeline.domain.detection.logs import LogDetector, LogDetectorSettings
 from pipeline.domain.errors import ConfigurationError
 from pipeline.ports.catalogue import CatalogueSource
 from pipeline.ports.store import Store
-from pipeline.stages.correlate import Correlator
-from pipeline.stages.detect import Detector
-from pipeline.stages.diagnose import Authors, Diagnoser
-from pipeline.stages.investigate import Investigator
-from pipeline.stages.observe import Observer, Sources
-from pipeline.stages.propose import Proposer
-from pipeline.stages.reads import Ports
-from pipeline.stages.toolbox import ToolLimits
-from pipeline.stages.witnesses import Witnesses
-
-MAX_SERIES = 50_000
+from pipeline.stages.diagnose import Authors
+from pipeline.stages.observe import Sources
 
 
 class _Fixed(CatalogueSource):
@@ -93,34 +84,31 @@ class EvalBench:
             store: Store = PostgresStore(pool, clean_entry)
             knowledge = knowledge_of(self._settings.knowledge, pool, self._schema, [], words_only=not self._embed)
             stack.push_async_callback(knowledge.close)
-            loop_settings, model = loop_settings_of(self._settings), self._settings.model
             catalogue = Catalogue(case.services)
-            policy = Policy(
-                factor=lambda service, signal: SENSITIVITY[catalogue.sensitivity(service, signal)],
-                muted=catalogue.muted,
-            )
-            promised = {name: slo.objective for name in catalogue if (slo := catalogue[name].slo) is not None}
+            loop_settings = loop_settings_of(self._settings, catalogue)
             clock = RecordedClock(case.begin)
             sources = sources_of_case(case)
             targets = RecordedTargets(case.services, case.targets)
-            detector = Detector(store, loop_settings.detection, policy, promised)
-            logs = LogDetector(LogDetectorSettings(warmup_s=self._settings.telemetry.log_warmup_s))
-            witnesses = Witnesses(sources.traces, sources.activity, sources.logs)
-            limits = ToolLimits(calls=model.tool_calls, result_bytes=model.tool_bytes, call_s=model.tool_s)
-            ports = Ports(store, targets, catalogue, witnesses, knowledge.retrieval)
-            investigator = Investigator(ports, loop_settings.detection, limits)
-            proposer = Proposer(store, catalogue, loop_settings)
+            stages = diagnosing_of(
+                self._settings,
+                loop_settings,
+                store,
+                sources,
+                targets,
+                _Fixed(catalogue),
+                knowledge.retrieval,
+                self._authors,
+                clock,
+            )
             yield Bench(
                 store=store,
                 clock=clock,
                 set_store_clock=scratch.set_clock,
-                logs=logs,
-                observer=Observer(sources, store, logs, detector.bank, _Fixed(catalogue), max_series=MAX_SERIES),
-                detector=detector,
-                correlator=Correlator(store, catalogue, loop_settings.detection),
-                diagnoser=Diagnoser(
-                    store, investigator, knowledge.retrieval, self._authors, proposer, catalogue, clock, loop_settings
-                ),
+                logs=stages.logs,
+                observer=stages.observer,
+                detector=stages.detector,
+                correlator=stages.correlator,
+                diagnoser=stages.diagnoser,
             )
 
 
@@ -155,7 +143,7 @@ async def eval_bench(settings: Settings, model: str, *, embed: bool) -> AsyncIte
     settings = with_model(settings, model)
     notes: list[str] = []
     async with AsyncExitStack() as stack:
-        authors = authors_of(settings.model, redact, None, notes)
+        authors = authors_of(settings.model, redact, fit_by(prose_of(settings.knowledge, notes)), notes)
         for one in {authors.author, authors.rules, *((authors.reviewer,) if authors.reviewer else ())}:
             stack.push_async_callback(one.close)
         if model not in ("", "rules") and authors.author is authors.rules:
@@ -176,7 +164,7 @@ async def eval_bench(settings: Settings, model: str, *, embed: bool) -> AsyncIte
 
         await stack.enter_async_context(databases.template(prepare))
         told = [] if model == "rules" else notes  # what was asked for is no fallback
-        yield EvalBench(settings, databases, schemas[0], authors, embed=embed, notes=told)
+        yield EvalBench(settings, databases, schemas[0], authors, embed=embed, notes=list(dict.fromkeys(told)))
 
 
 async def _server(settings: Settings, stack: AsyncExitStack) -> str:
@@ -195,6 +183,6 @@ async def _server(settings: Settings, stack: AsyncExitStack) -> str:
 
 
 def _folder() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="sre-bot-eval-", dir="/var/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="sre-bot-eval-", dir="/var/tmp"))  # nosec B108
     place.chmod(0o755)  # PostgreSQL does not run as root: its account has to get in
     return place

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 
-from pipeline.domain.anomaly import SEARCH_PHRASE
+from pipeline.domain.anomaly import SEARCH_PHRASE, AnomalyKind
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.confidence import PROPOSE_FROM
@@ -38,6 +38,17 @@ from pipeline.stages.propose import Proposer
 from pipeline.stages.settings import LoopSettings
 
 PASSAGES = 5
+_CATEGORY: dict[AnomalyKind, str] = {
+    AnomalyKind.MEMORY_PRESSURE: Category.MEMORY,
+    AnomalyKind.LATENCY: Category.SATURATION,
+    AnomalyKind.ERROR_SURGE: Category.BAD_CHANGE,
+    AnomalyKind.DISK_EXHAUSTION: Category.DISK,
+    AnomalyKind.CERTIFICATE_EXPIRY: Category.CERTIFICATE,
+    AnomalyKind.TRAFFIC: "traffic",
+    AnomalyKind.DEPLOYMENT_REGRESSION: Category.BAD_CHANGE,
+    AnomalyKind.MULTI_DIMENSIONAL: Category.SATURATION,
+}
+"""Which runbooks are the likelier ones; nothing is ruled out by it."""
 DAY_S = 86_400.0
 REVIEW_LEAST_S = 3.0
 """A second model has this long, however long the first one took."""
@@ -79,8 +90,11 @@ class Diagnoser:
         self._clock = clock
         self._settings = settings
 
-    async def run(self, incident: Incident, bank: BaselineBank) -> None:
-        """Carries an open or diagnosing incident to its proposal. Safe to repeat after a crash at any point."""
+    async def run(self, incident: Incident, bank: BaselineBank, *, alerts: Sequence[str] = ()) -> None:
+        """Carries an open or diagnosing incident to its proposal. Safe to repeat after a crash at any point.
+
+        ``alerts``: names of alerts that somebody was paged with: their own runbooks are looked up first.
+        """
         if incident.state is IncidentState.OPEN:
             async with self._store.begin() as uow:
                 moved = await advance(uow, incident, IncidentState.DIAGNOSING)
@@ -91,7 +105,7 @@ class Diagnoser:
             case = await uow.incidents.case(incident.id)
         if case is None or not case.anomalies:
             return
-        work = await self._prepare(case, bank)
+        work = await self._prepare(case, bank, alerts)
         diagnosis, entries = await self._diagnose(case, work)
         question = work.question
         await self._proposer.run(
@@ -102,17 +116,17 @@ class Diagnoser:
         """What a diagnostician is asked about ``case`` as things stand now."""
         return (await self._prepare(case, bank)).question
 
-    async def _prepare(self, case: Case, bank: BaselineBank) -> _Work:
+    async def _prepare(self, case: Case, bank: BaselineBank, alerts: Sequence[str] = ()) -> _Work:
         service = case.incident.service
         own_first = sorted(case.anomalies, key=lambda item: item.anomaly.key.service != service)
         anomalies = [item.anomaly for item in own_first]
         gathering = self._investigator.gather(service, anomalies, bank, self._clock.now())
-        dossier, (found, entry, notes) = await asyncio.gather(gathering, self._retrieve(case))
+        dossier, (found, entry, notes) = await asyncio.gather(gathering, self._retrieve(case, alerts))
         question = Question(service, anomalies, dossier.evidence, found.passages, dossier.facts, dossier.tools)
         return _Work(question, dossier, found.novel, (*dossier.entries, entry), (*notes, *dossier.blind))
 
-    async def _retrieve(self, case: Case) -> tuple[Found, TraceEntry, tuple[str, ...]]:
-        query = self._query(case)
+    async def _retrieve(self, case: Case, alerts: Sequence[str]) -> tuple[Found, TraceEntry, tuple[str, ...]]:
+        query = self._query(case, alerts)
         started = time.monotonic()
         try:
             found = await self._knowledge.search(query, limit=PASSAGES)
@@ -120,7 +134,12 @@ class Diagnoser:
         except (TemporaryError, PermanentError) as error:
             found, notes = Found(), (f"no runbooks: {error}",)
         clean = tuple(
-            dataclasses.replace(one, text=self._redact(one.text), heading=self._redact(one.heading))
+            dataclasses.replace(
+                one,
+                document=self._redact(one.document),
+                heading=self._redact(one.heading),
+                text=self._redact(one.text),
+            )
             for one in found.passages
         )
         found = dataclasses.replace(found, passages=clean)
@@ -132,6 +151,7 @@ class Diagnoser:
             f"knowledge search: {names}" + ("; nothing known is like this" if found.novel else ""),
             {
                 "query": query.text,
+                "alerts": list(query.alerts),
                 "filters": {"services": list(query.services), "platform": query.platform, "category": query.category},
                 "novel": found.novel,
                 "best_cosine": found.best_cosine,
@@ -152,13 +172,15 @@ class Diagnoser:
         )
         return found, entry, notes
 
-    def _query(self, case: Case) -> KnowledgeQuery:
+    def _query(self, case: Case, alerts: Sequence[str]) -> KnowledgeQuery:
         service = case.incident.service
         target = self._catalogue[service].target
         return KnowledgeQuery(
             f"{service}: {SEARCH_PHRASE[case.lead.kind]}",
+            alerts=tuple(alerts),
             services=(service,),
             platform=target.platform if target is not None else "",
+            category=_CATEGORY[case.lead.kind],
         )
 
     async def _diagnose(self, case: Case, work: _Work) -> tuple[Diagnosis, list[TraceEntry]]:
@@ -176,7 +198,7 @@ class Diagnoser:
         answer, problem, failed = await self._ask_author(question)
         if answer is None:
             notes = (f"{self._authors.author.name}: {problem}; the rules engine answered instead",)
-            diagnosis, entries = await self._concluded(work, self._examined(work, rules_answer), rules_answer, notes)
+            diagnosis, entries = await self._concluded(work, by_rules, rules_answer, notes)
             return diagnosis, [*failed, *entries]
         examined = self._examined(work, answer)
         left_s = self._settings.model_deadline_s - (time.monotonic() - started_s)

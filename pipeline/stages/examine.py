@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from pipeline.domain.causal import check_path
+from pipeline.domain.causal import LATE_S, check_path
 from pipeline.domain.confidence import Confidence, evidence_volume
 from pipeline.domain.diagnosis import (
     Category,
@@ -158,13 +159,24 @@ def _conclusion(said: Hypothesis, claims: tuple[Claim, ...], question: Question)
 
 
 def _suspects(said: Hypothesis, question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Instances of the service that may be acted on: measured, and for memory, with memory of their own abnormal."""
+    """Instances of the service that may be acted on: measured, and for memory, with memory of their own abnormal, or
+    beyond its bound until a process of the service was killed for its memory."""
     measured = [name for name in said.suspect_instances if name in set(known_instances(question))]
     if said.category is not Category.MEMORY:
         return tuple(measured), ()
-    proven = {item.subject for item in question.read if _abnormal_memory(item)}
+    kills = [item.began for item in question.read if _kill(item, question) and item.began is not None]
+    proven = {item.subject for item in question.read if _abnormal_memory(item, kills)}
     return tuple(n for n in measured if n in proven), tuple(n for n in measured if n not in proven)
 
 
-def _abnormal_memory(item: Evidence) -> bool:
-    return item.signal is Signal.MEMORY_RATIO and item.sign is Sign.ABNORMAL
+def _kill(item: Evidence, question: Question) -> bool:
+    """What happened by the logs or the kernel is the end of a process for its memory; nothing else is told as such."""
+    return item.kind in ("log", "activity") and item.sign is Sign.HAPPENED and item.service == question.service
+
+
+def _abnormal_memory(item: Evidence, kills: Sequence[datetime]) -> bool:
+    if item.signal is not Signal.MEMORY_RATIO:
+        return False
+    if item.sign is Sign.HAPPENED and item.began is not None:
+        return any((kill - item.began).total_seconds() >= -LATE_S for kill in kills)
+    return item.sign is Sign.ABNORMAL

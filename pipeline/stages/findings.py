@@ -73,8 +73,10 @@ class Ledger:
             return fact
         snapshot = self._redactor.json(dict(fact.snapshot))
         assert isinstance(snapshot, dict)
-        statement, query = self._redactor.text(fact.statement).text, self._redactor.text(fact.query).text
-        return replace(fact, statement=statement, query=query, snapshot=snapshot)
+        statement, query, subject = (
+            self._redactor.text(text).text for text in (fact.statement, fact.query, fact.subject)
+        )
+        return replace(fact, statement=statement, query=query, subject=subject, snapshot=snapshot)
 
 
 def _words(item: Evidence) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -79,6 +79,9 @@ class Investigator:
     ) -> None:
         """``redactor`` takes secrets out of every fact before anybody sees it."""
         self._redactor = redactor
+        if redactor is not None:
+            witnesses = ports.witnesses.without_secrets(lambda text: redactor.text(text).text)
+            ports = replace(ports, witnesses=witnesses)
         self._ports = ports
         self._settings = settings
         self._limits = limits or ToolLimits()
@@ -229,11 +232,8 @@ def _judged(
         for fact in facts:
             notes.add(fact)
     for anomaly in anomalies:
-        one = judge.series(anomaly.key, seen.window.get(anomaly.key, ()))
-        if one is None:
-            continue
-        judged[anomaly.key] = one
-        if one.sign is not Sign.ABNORMAL:
+        one = judged.get(anomaly.key)
+        if one is not None and one.sign is not Sign.ABNORMAL:
             # It was the matter, and is not any more: that has to be told beside the anomaly.
             notes.add(of_series(one, seen.window[anomaly.key], history))
     return judged

@@ -12,6 +12,7 @@ from typing import Protocol
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.changes import ChangeEvent, ChangeReading
 from pipeline.domain.detection.logs import LogDetector
+from pipeline.domain.detection.templates_masks import redacted
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogPattern, LogReading
 from pipeline.domain.plausible import implausible
@@ -144,10 +145,19 @@ class Observer:
         return stored
 
     def _titled(self, change: ChangeEvent) -> ChangeEvent:
-        return replace(change, title=self._redact(change.title), author=self._redact(change.author))
+        return replace(
+            change,
+            title=self._redact(change.title),
+            author=self._redact(change.author),
+            revision=self._redact(change.revision),
+        )
 
     def _without_secrets(self, pattern: LogPattern) -> LogPattern:
-        return replace(pattern, template=self._redact(pattern.template), sample=self._redact(pattern.sample))
+        return replace(
+            pattern,
+            template=self._redact(pattern.template),
+            sample=redacted(pattern.sample, SAMPLE_CHARACTERS, self._redact),
+        )
 
     def _admitted(self, source: str, samples: Sequence[Sample], bank: BaselineBank, now: datetime) -> list[Sample]:
         """Without what cannot be, and without series beyond the limit: labels that explode must not take us along."""
@@ -215,7 +225,7 @@ class Observer:
                 seen_at=now,
                 count=finding.count,
                 expected=finding.expected,
-                sample=finding.sample_line[:SAMPLE_CHARACTERS],
+                sample=finding.sample_line,
             )
             for finding in self._logs.findings(now.timestamp())
         ]

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -51,11 +51,22 @@ class Witnesses:
     """Reads; a provider that is down is named and costs nothing else."""
 
     def __init__(
-        self, traces: Sequence[TracesSource], activity: Sequence[ActivitySource], logs: Sequence[LogsSource] = ()
+        self,
+        traces: Sequence[TracesSource],
+        activity: Sequence[ActivitySource],
+        logs: Sequence[LogsSource] = (),
+        *,
+        redact: Callable[[str], str] = str,
     ) -> None:
+        """``redact`` takes secrets out of whole lines, before they are cut."""
         self._traces = traces
         self._activity = activity
         self._logs = logs
+        self._redact = redact
+
+    def without_secrets(self, redact: Callable[[str], str]) -> Witnesses:
+        """The same witnesses; what they say of log lines has gone through ``redact``."""
+        return Witnesses(self._traces, self._activity, self._logs, redact=redact)
 
     async def hear(self, service: ServiceName, window: Window) -> Testimony:
         """The slowest traces and the kernel, all providers side by side."""
@@ -105,10 +116,12 @@ class Witnesses:
         if wanted is not None:
             reading = replace(reading, lines=tuple(line for line in reading.lines if wanted.match(line.text)))
         query = f"{source.name}: {'events' if wanted else 'lines'} of {service}" + (f" with “{text}”" if text else "")
-        return Testimony(log_facts(reading, service, query, window), _blind(reading.failures), (entry,))
+        return Testimony(log_facts(reading, service, query, window, self._redact), _blind(reading.failures), (entry,))
 
 
-def log_facts(reading: LogReading, service: ServiceName, query: str, window: Window) -> tuple[Evidence, ...]:
+def log_facts(
+    reading: LogReading, service: ServiceName, query: str, window: Window, redact: Callable[[str], str]
+) -> tuple[Evidence, ...]:
     """The lines of a reading by template, the most frequent first, with the first lines as they stand.
 
     A line is context: what is unusual in logs is judged by detection, over all lines and time. Only the record of a
@@ -128,14 +141,14 @@ def log_facts(reading: LogReading, service: ServiceName, query: str, window: Win
         first, count = lines[0], len(lines)
         said = (
             f"logs of {service}: {least}{count} line{'s' if count != 1 else ''} from {first.at:%H:%M:%S} to"
-            f" {lines[-1].at:%H:%M:%S} UTC, such as “{redacted(first.text, LINE_CHARS)}”"
+            f" {lines[-1].at:%H:%M:%S} UTC, such as “{redacted(first.text, LINE_CHARS, redact)}”"
         )
         kept: list[JsonValue] = [
-            f"{line.at.isoformat(timespec='seconds')} {line.instance} {redacted(line.text, LINE_CHARS)}"
+            f"{line.at.isoformat(timespec='seconds')} {line.instance} {redacted(line.text, LINE_CHARS, redact)}"
             for line in lines[:LINES_KEPT]
         ]
         snapshot: dict[str, JsonValue] = {
-            "template": (miner.template(number) or "")[:500],
+            "template": redact(miner.template(number) or "")[:500],
             "count": count,
             "lines": kept,
         }

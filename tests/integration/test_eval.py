@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -23,6 +24,8 @@ from pipeline.adapters.postgres.scratch import PREFIX, ScratchDatabases
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.errors import ConfigurationError, TemporaryError
 from pipeline.domain.ids import IncidentId, ServiceName
+from pipeline.domain.trace import JsonValue, TraceKind
+from pipeline.ports.store import Store
 from tests.cases_plain import shop
 from tests.cases_world import World, climb
 
@@ -82,14 +85,28 @@ async def test_cases_are_diagnosed_scored_and_told_and_a_broken_one_stops_no_oth
     assert left == 0
 
 
+async def first_runbook(store: Store) -> tuple[JsonValue, str]:
+    """How the first passage of the first incident was found, and the document it is of."""
+    async with store.begin() as uow:
+        trail = await uow.trace.read(IncidentId(1))
+    found: Any = next(one.entry.data for one in trail if one.entry.kind is TraceKind.RETRIEVED)
+    first = found["passages"][0]
+    return first["method"], str(first["document"]).rpartition("/")[2]
+
+
 async def test_an_incident_that_was_recorded_is_a_case_that_gives_the_same_answer(
     database_dsn: str, tmp_path: Path
 ) -> None:
-    leak().write(tmp_path)
+    world = leak()
+    world.alert("checkout: p99 far above its objective", "X509CertificateExpiringSoon")
+    world.write(tmp_path)
     case = read_case(tmp_path / "leak")
     async with eval_bench(settings_for(database_dsn), "rules", embed=False) as work:
         async with work.bench(case) as bench:
             (told,) = (await run_case(case, bench)).told
+            assert (await first_runbook(bench.store)) == ("alert", "certificate-expiry.md"), (
+                "the alert's own comes first"
+            )
             place = await record_incident(bench.store, IncidentId(1), tmp_path, Catalogue(case.services))
             with pytest.raises(ConfigurationError, match="is there already"):
                 await record_incident(bench.store, IncidentId(1), tmp_path, Catalogue(case.services))
@@ -126,6 +143,38 @@ async def test_a_copy_has_what_the_template_has_and_its_own_time(database_dsn: s
             assert await connection.fetchval("SELECT count(*) FROM told") == 0
             assert await connection.fetchval("SELECT clock_timestamp() <> $1", then)
         await pool.close()
+
+
+async def test_what_a_killed_run_left_behind_is_dropped_by_the_next(database_dsn: str) -> None:
+    """And nothing of a run that lives, however idle, nor a database that only looks alike."""
+
+    async def nothing(dsn: str) -> None:
+        assert dsn
+
+    left, alike = f"{PREFIX}{'0' * 12}_7", f"{PREFIX}of_mine"
+    connection = await asyncpg.connect(database_dsn)
+    try:
+        for name in (left, alike):
+            await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+            await connection.execute(f"CREATE DATABASE {name}")
+
+        async def there() -> set[str]:
+            found = await connection.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", PREFIX)
+            return {str(row["datname"]) for row in found}
+
+        living = ScratchDatabases(database_dsn)
+        before = await there()
+        async with living.template(nothing):
+            assert left not in await there()
+            (idle,) = await there() - before
+            async with ScratchDatabases(database_dsn).template(nothing):
+                assert {idle, alike} <= await there()
+            async with living.copy() as one:
+                await one.set_clock(datetime(2026, 1, 2, tzinfo=UTC))
+        assert idle not in await there()
+    finally:
+        await connection.execute(f"DROP DATABASE IF EXISTS {alike}")
+        await connection.close()
 
 
 async def test_a_model_that_cannot_be_had_is_no_evaluation_of_the_rules(database_dsn: str) -> None:

@@ -19,7 +19,7 @@ from anthropic.types import (
 )
 from pydantic import BaseModel
 
-from pipeline.adapters.llm.api_errors import status_error, unreachable, unreadable
+from pipeline.adapters.llm.api_errors import status_error, tried_again, unreachable, unreadable
 from pipeline.adapters.llm.chat import ChatModel, Conversation, ModelTurn, Stop, ToolCall, ToolTurn, Usage, UserTurn
 from pipeline.adapters.llm.models import DEFAULT_ANTHROPIC
 from pipeline.domain.errors import PermanentError, TemporaryError
@@ -46,6 +46,8 @@ _STATUS_OF_TYPE = {"overloaded_error": 529, "rate_limit_error": 429, "api_error"
 class AnthropicModel(ChatModel):
     """``timeout_s`` bounds one attempt's silence only: whoever asks puts a deadline around the whole.
 
+    ``max_retries``: how often more a request is tried that the API could not take just then, where the wait is short.
+
     Sampling parameters, prefill, forced tools and thinking budgets are never sent: Sonnet 5.5 answers 400 to them.
     ``effort`` is left out from the first 400 on that names it: older models know none.
     """
@@ -63,8 +65,9 @@ class AnthropicModel(ChatModel):
         self._model = model
         self._key = api_key
         self._effort: Effort | None = effort
+        self._max_retries = max_retries
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key, base_url=base_url or DEFAULT_BASE_URL, max_retries=max_retries, timeout=timeout_s
+            api_key=api_key, base_url=base_url or DEFAULT_BASE_URL, max_retries=0, timeout=timeout_s
         )
 
     @property
@@ -80,6 +83,23 @@ class AnthropicModel(ChatModel):
         may_call: bool = True,
         schema: type[BaseModel] | None = None,
         on_text: OnText | None = None,
+    ) -> ModelTurn:
+        async def ask(telling: OnText | None) -> ModelTurn:
+            return await self._turn(system, conversation, tools, may_call, schema, telling)
+
+        return await tried_again(ask, on_text, self._max_retries)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _turn(
+        self,
+        system: str,
+        conversation: Conversation,
+        tools: Sequence[ToolSpec],
+        may_call: bool,
+        schema: type[BaseModel] | None,
+        on_text: OnText | None,
     ) -> ModelTurn:
         while True:
             request = self._request(system, conversation, tools, may_call, schema)
@@ -97,9 +117,6 @@ class AnthropicModel(ChatModel):
                 raise unreachable(API, error) from error
             except (anthropic.AnthropicError, json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise unreadable(API, self._said(error)) from error
-
-    async def close(self) -> None:
-        await self._client.close()
 
     def _request(
         self,

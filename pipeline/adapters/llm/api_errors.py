@@ -1,13 +1,54 @@
-"""What an API's refusal means to us: come back later, or change something first. One line, with what to do."""
+"""What an API's refusal means to us: come back later, or change something first. One line, with what to do.
+
+Trying once more is done here and not by the SDKs: those sleep as long as a server asks, up to a minute, while an
+incident waits and the deadline of the whole answer runs out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from math import isfinite
+from typing import TypeVar
 
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.untrusted import neutralise
+from pipeline.ports.model import OnText
 
 SAID_CHARS = 200
+RETRY_WITHIN_S = 5.0
+"""A server that asks for a longer wait is not waited for: the rules answer at once."""
+RETRY_PAUSE_S = 0.5
+"""Before the second try where the server names no time, as the SDKs have it."""
+_T = TypeVar("_T")
+
+
+class NotNow(TemporaryError):
+    """The API was busy or out of reach: the same request may be taken in a moment."""
+
+
+async def tried_again(ask: Callable[[OnText | None], Awaitable[_T]], on_text: OnText | None, retries: int) -> _T:
+    """What ``ask`` gives, asked up to ``retries`` times more when it raises NotNow and a short wait may help.
+
+    A part of an answer that ``on_text`` was given already is not given twice: then the error stands.
+    """
+    heard = False
+
+    async def listening(piece: str) -> None:
+        nonlocal heard
+        heard = True
+        if on_text is not None:
+            await on_text(piece)
+
+    while True:
+        try:
+            return await ask(listening if on_text is not None else None)
+        except NotNow as error:
+            wait_s = RETRY_PAUSE_S if error.retry_after_s is None else error.retry_after_s
+            if heard or retries == 0 or wait_s > RETRY_WITHIN_S:
+                raise
+        retries -= 1
+        await asyncio.sleep(wait_s)
 
 
 def status_error(
@@ -26,20 +67,30 @@ def status_error(
         case 429 if "insufficient_quota" in said:
             return PermanentError(f"the account at {api} has no credit left (429): see its billing page")
         case 408 | 409 | 429:
-            return TemporaryError(f"{api} asks to wait ({status})", retry_after_s=retry_after_s(headers))
+            after_s = retry_after_s(headers)
+            return NotNow(f"{api} asks to wait{_for(after_s)} ({status})", retry_after_s=after_s)
         case _ if status >= 500:
-            what = "is overloaded" if status == 529 else "fails"
-            return TemporaryError(f"{api} {what} ({status})", retry_after_s=retry_after_s(headers))
+            what, after_s = "is overloaded" if status == 529 else "fails", retry_after_s(headers)
+            asks = "" if after_s is None else f", asks to wait{_for(after_s)}"
+            return NotNow(f"{api} {what} ({status}){asks}", retry_after_s=after_s)
         case _:
             return PermanentError(f"{api} refused the request ({status}): {one_line(said)}")
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The header in seconds; its other form, a date, is not used by these APIs."""
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
-    except ValueError:
-        return None
+    """The header in seconds, or the finer one in milliseconds; a date, its other form, is not used by these APIs."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit_s
+        except ValueError:
+            continue
+        if isfinite(seconds):
+            return max(0.0, seconds)
+    return None
+
+
+def _for(seconds: float | None) -> str:
+    return "" if seconds is None else f" {seconds:g} s"
 
 
 def unreadable(api: str, why: str) -> TemporaryError:
@@ -47,10 +98,10 @@ def unreadable(api: str, why: str) -> TemporaryError:
     return TemporaryError(f"{api} gave an answer that cannot be read: {one_line(why)}")
 
 
-def unreachable(api: str, error: BaseException) -> TemporaryError:
+def unreachable(api: str, error: BaseException) -> NotNow:
     """No connection, or one that was lost."""
     cause = error.__cause__ or error
-    return TemporaryError(f"{api} cannot be reached: {one_line(str(cause) or type(cause).__name__)}")
+    return NotNow(f"{api} cannot be reached: {one_line(str(cause) or type(cause).__name__)}")
 
 
 def one_line(text: str) -> str:

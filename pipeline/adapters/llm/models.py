@@ -46,6 +46,9 @@ _SONNET_4 = _Retirement(date(2026, 6, 15), DEFAULT_ANTHROPIC)
 _SONNET_4_5 = _Retirement(date(2026, 11, 30), DEFAULT_ANTHROPIC)
 _OPUS_4 = _Retirement(date(2026, 6, 15), "claude-opus-5-5")
 _HAIKU_3_5 = _Retirement(date(2026, 2, 19), "claude-haiku-5-5")
+_SONNET_3_5 = _Retirement(date(2025, 10, 28), DEFAULT_ANTHROPIC)
+_SONNET_3 = _Retirement(date(2025, 7, 21), DEFAULT_ANTHROPIC)
+_OPUS_3 = _Retirement(date(2026, 1, 5), "claude-opus-5-5")
 _SONNET_3_7 = _Retirement(date(2026, 2, 19), DEFAULT_ANTHROPIC)
 _GPT_4O = _Retirement(date(2027, 1, 14), DEFAULT_OPENAI)
 _GPT_4_1_NANO = _Retirement(date(2026, 10, 23), DEFAULT_OPENAI)
@@ -56,6 +59,10 @@ _GPT_5_NANO = _Retirement(date(2026, 12, 11), DEFAULT_OPENAI)
 _RETIREMENTS: dict[str, _Retirement] = {
     "claude-3-7-sonnet-20250219": _SONNET_3_7,
     "claude-3-7-sonnet-latest": _SONNET_3_7,
+    "claude-3-opus-20240229": _OPUS_3,
+    "claude-3-sonnet-20240229": _SONNET_3,
+    "claude-3-5-sonnet-20240620": _SONNET_3_5,
+    "claude-3-5-sonnet-20241022": _SONNET_3_5,
     "claude-3-5-haiku-20241022": _HAIKU_3_5,
     "claude-3-5-haiku-latest": _HAIKU_3_5,
     "claude-opus-4-0": _OPUS_4,
@@ -112,10 +119,16 @@ _PRICES: dict[str, _Price] = {
 
 
 def standing(model: str, today: date) -> ModelStanding:
-    """Whether ``model`` may be relied on today, and which to take when not. A name nobody told us of is unknown."""
-    retirement = _RETIREMENTS.get(model)
+    """Whether ``model`` may be relied on today, and which to take when not. A name nobody told us of is unknown.
+
+    Case and a router's prefix (``anthropic/``) do not count; a date or ``-latest`` that is not listed is its model's.
+    """
+    name, family = _plain(model), _undated(model)
+    retirement = _RETIREMENTS.get(name) or (None if name in _CURRENT else _RETIRED_FAMILIES.get(family))
     if retirement is None:
-        return ModelStanding("current", "") if model in _CURRENT else ModelStanding("unknown", "")
+        if name in _CURRENT or family in _CURRENT_FAMILIES:
+            return ModelStanding("current", "")
+        return ModelStanding("unknown", f"{model} is no model that this version knows: see that it is spelt right")
     take = f"take {retirement.take}"
     if today >= retirement.on:
         return ModelStanding("retired", f"{model} was retired on {retirement.on}, requests to it fail: {take}")
@@ -143,12 +156,19 @@ def cost_usd(model: str, sent: int, cached: int, written: int) -> float | None:
 
 def _undated(model: str) -> str:
     """``gpt-4o-mini-2024-07-18`` and ``claude-sonnet-4-5-20250929`` without their dates; case does not count."""
-    name = model.strip().lower().rpartition("/")[2]
-    parts = name.split("-")
+    parts = _plain(model).removesuffix("-latest").split("-")
     while len(parts) > 1 and parts[-1].isdigit() and (len(parts[-1]) == 8 or _is_date(parts[-3:])):
         parts = parts[:-1] if len(parts[-1]) == 8 else parts[:-3]
-    return "-".join(parts).removesuffix("-latest")
+    return "-".join(parts)
+
+
+def _plain(model: str) -> str:
+    return model.strip().lower().rpartition("/")[2]
 
 
 def _is_date(parts: list[str]) -> bool:
     return len(parts) == 3 and [len(part) for part in parts] == [4, 2, 2] and all(part.isdigit() for part in parts)
+
+
+_RETIRED_FAMILIES = {_undated(name): retirement for name, retirement in _RETIREMENTS.items()}
+_CURRENT_FAMILIES = frozenset(map(_undated, _CURRENT))

@@ -12,7 +12,7 @@ import openai
 from pydantic import BaseModel
 
 from pipeline.adapters.llm import openai_completions, openai_responses
-from pipeline.adapters.llm.api_errors import status_error, unreachable, unreadable
+from pipeline.adapters.llm.api_errors import status_error, tried_again, unreachable, unreadable
 from pipeline.adapters.llm.chat import ChatModel, Conversation, ModelTurn
 from pipeline.adapters.llm.models import DEFAULT_OPENAI
 from pipeline.adapters.llm.openai_wire import Asked, Effort, Takes
@@ -31,6 +31,8 @@ At OpenAI, GPT-6 calls functions over Chat Completions only with its reasoning s
 
 class OpenAiModel(ChatModel):
     """``timeout_s`` bounds one attempt's silence only: whoever asks puts a deadline around the whole.
+
+    ``max_retries``: how often more a request is tried that the API could not take just then, where the wait is short.
 
     A server that does not take a JSON schema is asked for a JSON object, then for plain text with the schema in words;
     the same for parameters that it names in a 400. What it took is remembered.
@@ -54,11 +56,12 @@ class OpenAiModel(ChatModel):
         self._api = "the OpenAI API" if own else f"the model server at {host}"
         self.speaks = ("responses" if own else "completions") if api == "auto" else api
         self._takes = Takes(effort=effort, tokens_key="max_completion_tokens" if own else "max_tokens")
+        self._max_retries = max_retries
         # A server of one's own often wants no key; the SDK does.
         self._client = openai.AsyncOpenAI(
             api_key=api_key or "none",
             base_url=base_url or DEFAULT_BASE_URL,
-            max_retries=max_retries,
+            max_retries=0,
             timeout=timeout_s,
         )
 
@@ -76,14 +79,24 @@ class OpenAiModel(ChatModel):
         schema: type[BaseModel] | None = None,
         on_text: OnText | None = None,
     ) -> ModelTurn:
-        ask = openai_responses.ask if self.speaks == "responses" else openai_completions.ask
         asked = Asked(self._model, self._api, system, conversation, tools, may_call, schema)
+
+        async def ask(telling: OnText | None) -> ModelTurn:
+            return await self._turn(asked, telling)
+
+        return await tried_again(ask, on_text, self._max_retries)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _turn(self, asked: Asked, on_text: OnText | None) -> ModelTurn:
+        ask = openai_responses.ask if self.speaks == "responses" else openai_completions.ask
         takes = self._takes
         while True:
             try:
                 turn = await ask(self._client, asked, takes, on_text)
             except openai.APIStatusError as error:
-                less = takes.less(error, schema=schema is not None)
+                less = takes.less(error, schema=asked.schema is not None)
                 if less is None:
                     raise self._refused(error) from error
                 takes = less
@@ -99,9 +112,6 @@ class OpenAiModel(ChatModel):
             else:
                 self._takes = takes
                 return turn
-
-    async def close(self) -> None:
-        await self._client.close()
 
     def _refused(self, error: openai.APIStatusError) -> PermanentError | TemporaryError:
         headers, said = error.response.headers, self._said(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping
@@ -42,7 +43,9 @@ class ModelDiagnostician(Diagnostician):
     async def diagnose(self, question: Question) -> Answer:
         """Asks for a hypothesis; a reply that is none gets one chance to be repaired."""
         words = self._words()
-        talk = Talk(self._model, diagnosis_prompt(question, words), words, self._limits, question.tools)
+        # Shortening what is too long may take seconds of a model of its own: the loop goes on meanwhile.
+        prompt = await asyncio.to_thread(diagnosis_prompt, question, words)
+        talk = Talk(self._model, prompt, words, self._limits, question.tools)
         hypothesis = await bounded(talk, self._hypothesis(question, talk))
         return Answer(hypothesis, self._model.name, talk.exchange(), dict(words.shown))
 
@@ -53,7 +56,8 @@ class ModelDiagnostician(Diagnostician):
         returned.
         """
         words = self._words()
-        talk = Talk(self._model, reply_prompt(question, asked, words), words, self._limits, question.tools)
+        prompt = await asyncio.to_thread(reply_prompt, question, asked, words)
+        talk = Talk(self._model, prompt, words, self._limits, question.tools)
         turn = await bounded(talk, self._told(talk, on_text))
         if not turn.text.strip():
             why = turn.stop if turn.stop != "end" else "no reason given"

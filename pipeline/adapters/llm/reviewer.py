@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -58,7 +59,8 @@ class ModelReviewer(Reviewer):
     async def review(self, question: Question, hypothesis: Hypothesis) -> tuple[Opinion, Mapping[str, JsonValue]]:
         """Score 0..1: the model's own, at most DISAGREES_CAP when it says no, less the share of claims it doubts."""
         words = Wording(self._redact, self._fit, self._limits.evidence_tokens)
-        talk = Talk(self._model, review_prompt(question, hypothesis, words), words, self._limits)
+        prompt = await asyncio.to_thread(review_prompt, question, hypothesis, words)
+        talk = Talk(self._model, prompt, words, self._limits)
         verdict = await bounded(talk, self._verdict(talk))
         return _opinion(self._model.name, verdict, hypothesis), talk.exchange()
 

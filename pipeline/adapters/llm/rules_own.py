@@ -124,15 +124,16 @@ class Case:
 
 
 def memory(case: Case) -> Candidate | None:
-    """A leak, or a limit that is too small. An instance is suspected for memory of its own that is abnormal."""
+    """A leak, or a limit that is too small. An instance is suspected for memory of its own that is abnormal, or that
+    was so when a process was killed for it: a kill gives the memory back, and the next one comes."""
     anomalies = case.index.own(AnomalyKind.MEMORY_PRESSURE)
-    killed = case.index.events(case.service)
-    signs = (Sign.ABNORMAL, Sign.HAPPENED) if killed else (Sign.ABNORMAL,)
-    abnormal = case.index.measured(case.service, (Signal.MEMORY_RATIO,), signs)
+    was_full = case.index.measured(case.service, (Signal.MEMORY_RATIO,), (Sign.ABNORMAL, Sign.HAPPENED))
+    killed = _since(began_of(was_full), case.index.events(case.service))
+    abnormal = was_full if killed else [item for item in was_full if item.sign is Sign.ABNORMAL]
     if not abnormal or not (anomalies or case.symptoms):
         return None
     known = set(case.index.instances)
-    suspects = sorted({item.subject for item in abnormal if item.sign is Sign.ABNORMAL} & known)
+    suspects = sorted({item.subject for item in abnormal} & known)
     names = ", ".join(suspects) or case.service
     growth = case.index.rising(Signal.MEMORY_RATIO)
     steady = known - {item.subject for item in abnormal}
@@ -353,6 +354,15 @@ def bad_change(case: Case) -> Candidate | None:
     return Candidate(
         Category.BAD_CHANGE, (cause[0].upper() + cause[1:])[:600], CEILING[Category.BAD_CHANGE], tuple(checks), path
     )
+
+
+def _since(began: datetime | None, events: Sequence[Evidence]) -> list[Evidence]:
+    """Without what happened earlier: the kill before the last came of memory that was full before."""
+    return [
+        item
+        for item in events
+        if began is None or item.began is None or (item.began - began).total_seconds() >= -LATE_S
+    ]
 
 
 def _beyond(abnormal: Sequence[Evidence]) -> Check:

@@ -23,6 +23,10 @@ ARGUMENTS_CHARS = 2000
 """Of a call's arguments, as the trace keeps them."""
 
 
+CALLS_A_TURN = 8
+"""More in one turn is a flood: what is over it is refused unread."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one answer may take.
@@ -36,9 +40,6 @@ class Limits:
     """For everything: the SDKs' own timeouts do not bound a slow drip."""
     max_rounds: int = 4
     """Turns in which tools may be called."""
-    tools_until_s: float = 20.0
-    """No turn that begins later may call tools."""
-    calls_a_turn: int = 8
     budget_tokens: int = 120_000
     """Of all turns together, sent and written."""
     evidence_tokens: int = 16_000
@@ -176,7 +177,7 @@ class Talk:
             return "there are none"
         if self._rounds >= limits.max_rounds:
             return f"{self._rounds} rounds were had"
-        if elapsed_s >= limits.tools_until_s or elapsed_s + 2 * self._slowest_s > limits.deadline_s:
+        if elapsed_s + 2 * self._slowest_s > limits.deadline_s:
             return f"after {elapsed_s:.1f} s there is time for the answer only"
         if self._sent + self._written + 2 * self._last_sent > limits.budget_tokens:
             return "the tokens left are needed for the answer"
@@ -185,13 +186,13 @@ class Talk:
     async def _call(self, calls: Sequence[ToolCall]) -> tuple[tuple[str, str, bool], ...]:
         """Side by side; what is over the number for one turn is refused unread."""
         assert self.tools is not None
-        run, over = calls[: self.limits.calls_a_turn], calls[self.limits.calls_a_turn :]
+        run, over = calls[:CALLS_A_TURN], calls[CALLS_A_TURN:]
         results = await asyncio.gather(*(self.tools.call(call.name, call.arguments or "{}") for call in run))
         given = [
             (call.id, self.words.result(result), result.status in ("failed", "refused"))
             for call, result in zip(run, results, strict=True)
         ]
-        return (*given, *_refused(over, f"at most {self.limits.calls_a_turn} calls are answered in one turn"))
+        return (*given, *_refused(over, f"at most {CALLS_A_TURN} calls are answered in one turn"))
 
     def _recorded(self, more: dict[str, JsonValue]) -> None:
         last = self._turns[-1]

@@ -9,7 +9,7 @@ from math import erfc, isfinite, log10, sqrt
 from typing import Literal
 
 from pipeline.domain.detection.templates import TemplateMiner
-from pipeline.domain.detection.templates_masks import redacted
+from pipeline.domain.detection.templates_masks import READ_CHARS
 
 Kind = Literal["new", "surging"]
 
@@ -59,7 +59,8 @@ class LogFinding:
     """A pattern of a service that is out of the ordinary.
 
     ``count`` lines since ``started_at`` (epoch seconds) where ``expected`` a bucket were usual; ``sample_line`` is one
-    of them without what looks like a credential; ``score`` 0..1, higher for lines that speak of errors.
+    of them as it came, secrets and all: who stores or shows it takes them out; ``score`` 0..1, higher for lines that
+    speak of errors.
     """
 
     service: str
@@ -193,7 +194,7 @@ class LogDetector:
             return min(score, 0.5), False
         if ts - pattern.last_odd > settings.clear_s:
             pattern.started_at, pattern.odd_lines, pattern.score = ts, 0, 0.0
-            pattern.sample = redacted(line)
+            pattern.sample = line[:READ_CHARS]
         pattern.kind, pattern.last_odd = kind, ts
         pattern.odd_lines += 1
         pattern.score = max(pattern.score, score)

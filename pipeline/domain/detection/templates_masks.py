@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 
+from pipeline.domain.redaction_values import PLACEHOLDER
+
 MASK = "<*>"
+READ_CHARS = 2400
+"""Of a line, looked through for secrets; what is shown of it is far shorter."""
 
 _CHUNK = re.compile(r"[\w.+\-~%$]*\d[\w.+\-~%$]*")
 _NAMED_UNIT = re.compile(r"[A-Za-z]{2,}\d")
@@ -78,11 +83,24 @@ def mask_phrases(text: str) -> str:
     return text
 
 
-def redacted(line: str, limit: int = 300) -> str:
-    """The line, cut at ``limit`` characters, without what looks like a credential."""
-    text = _SECRET_KEY.sub(rf"\1{MASK}", line[: 4 * limit])
-    text = _URL_SECRET.sub(f"{MASK}@", _SCHEME_SECRET.sub(rf"\1 {MASK}", text))
+def redacted(line: str, limit: int, redact: Callable[[str], str] = str) -> str:
+    """The line, cut at ``limit`` characters, without what ``redact`` takes out and what else looks like a credential.
+
+    In this order: half a secret is not known for one, and a masked value tells no two secrets apart.
+    """
+    text = _SECRET_KEY.sub(_value_masked, redact(line[:READ_CHARS]))
+    text = _URL_SECRET.sub(_login_masked, _SCHEME_SECRET.sub(rf"\1 {MASK}", text))
     return _LONG.sub(_masked_if_random, text)[:limit]
+
+
+def _value_masked(match: re.Match[str]) -> str:
+    key, _, value = match.groups()
+    return match.group() if PLACEHOLDER.fullmatch(value.strip("\"'")) else f"{key}{MASK}"
+
+
+def _login_masked(match: re.Match[str]) -> str:
+    _, _, secret = match.group().removesuffix("@").partition(":")
+    return match.group() if PLACEHOLDER.fullmatch(secret) else f"{MASK}@"
 
 
 def _masked_chunk(match: re.Match[str]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,9 +125,21 @@ async def test_a_flood_of_calls_is_answered_in_part(server: ModelServer, author:
     assert answer.hypothesis.category is Category.MEMORY
 
 
+async def test_a_slow_model_has_tools_as_long_as_there_is_time_for_its_answer(
+    server: ModelServer, author: ModelDiagnostician, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 8 s a turn two turns with tools fit into 28 s: its own clock is put on by as much for every request."""
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 8 * len(server.requests))
+    monkeypatch.setattr("pipeline.adapters.llm.talk.time", clock)
+    server.script = [Say(calls=(LOGS,)), Say(calls=(LOGS,)), Say(GOOD)]
+    answer = await author.diagnose(make_question(FakeTools()))
+    turns: Any = answer.exchange["turns"]
+    assert [turn["may_call"] for turn in turns] == [True, True, False]
+    assert "there is time for the answer only" in str(answer.exchange["tools_withdrawn"])
+
+
 WITHDRAWN: tuple[tuple[dict[str, Any], str], ...] = (
     ({"max_rounds": 1}, "1 rounds were had"),
-    ({"tools_until_s": 0.0}, "time for the answer only"),
     ({"budget_tokens": 8000}, "tokens left are needed"),
 )
 
@@ -254,9 +268,9 @@ ERRORS: tuple[tuple[int, type[PermanentError | TemporaryError], str], ...] = (
     (402, PermanentError, "no credit left"),
     (403, PermanentError, r"refused the key \(403\)"),
     (404, PermanentError, "knows no model .* check the base URL"),
-    (429, TemporaryError, r"asks to wait \(429\)"),
-    (500, TemporaryError, r"fails \(500\)"),
-    (529, TemporaryError, r"is overloaded \(529\)"),
+    (429, TemporaryError, r"asks to wait 7 s \(429\)"),
+    (500, TemporaryError, r"fails \(500\), asks to wait 7 s"),
+    (529, TemporaryError, r"is overloaded \(529\), asks to wait 7 s"),
 )
 
 
@@ -269,14 +283,6 @@ async def test_errors_say_what_to_do(server: ModelServer, author: ModelDiagnosti
         assert KEY not in str(raised.value)
         if isinstance(raised.value, TemporaryError):
             assert raised.value.retry_after_s == 7.0
-
-
-async def test_overload_is_tried_once_more(server: ModelServer) -> None:
-    patient = ModelDiagnostician(server.model(max_retries=1), redact=redact)
-    server.script = [Fail(529, headers={"retry-after-ms": "10"}), Say(GOOD)]
-    assert (await patient.diagnose(make_question())).hypothesis.certainty == 0.9
-    assert len(server.requests) == 2
-    await patient.close()
 
 
 async def test_a_slow_drip_ends_at_the_deadline(server: ModelServer) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.detection.templates import MAX_TOKENS, TemplateMiner, mine
 from pipeline.domain.detection.templates_masks import redacted
+from pipeline.domain.redaction import Redactor
 
 
 def template_of(line: str) -> str:
@@ -51,14 +52,32 @@ def test_what_varies_is_masked_and_words_stay(line: str, template: str) -> None:
     ],
 )
 def test_no_credential_reaches_a_template_or_a_sample(line: str) -> None:
-    for shown in (template_of(line), redacted(line)):
+    for shown in (template_of(line), redacted(line, 300)):
         assert "hunter2horse" not in shown
         assert "hUnTeRtwohORSE" not in shown
 
 
+def test_secrets_are_looked_for_in_the_whole_line_and_stay_distinguishable() -> None:
+    """The cut may not leave half of a secret, which nobody knows for one; nor may a mask make two secrets one."""
+    jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjaGVja291dCJ9.c2lnbmF0dXJlLW9mLXRoaXM"
+    redact = Redactor(b"salt")
+    for before in range(200, 300):
+        shown = redacted(f"{'a ' * (before // 2)}{jwt} was refused", 300, lambda text: redact.text(text).text)
+        assert "eyJ" not in shown
+    first, again, other = (
+        redacted(
+            f"login with password={one} and https://bob:{one}@db.local/ ok", 300, lambda text: redact.text(text).text
+        )
+        for one in ("hunter2horse", "hunter2horse", "hunter3horse")
+    )
+    assert "hunter" not in first
+    assert first.count("‹secret:") == 2
+    assert first == again != other
+
+
 def test_long_names_are_no_credentials() -> None:
     line = "NetworkAnalyticsEngineController and container_allocation_manager started"
-    assert template_of(line) == redacted(line) == line
+    assert template_of(line) == redacted(line, 300) == line
 
 
 def test_equal_patterns_share_an_id_and_only_the_first_is_new() -> None:
@@ -140,7 +159,7 @@ def test_a_limit_below_one_is_refused() -> None:
 def test_a_payload_of_any_length_costs_no_more_than_its_reading(payload: str) -> None:
     miner = TemplateMiner()
     assert miner.add(f"received {payload} from peer").template == "received <*> from peer"
-    assert len(redacted(payload)) <= 300
+    assert len(redacted(payload, 300)) <= 300
 
 
 def test_a_name_where_addresses_stand_is_a_value_too() -> None:
