@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from pydantic import JsonValue
+
 from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
 from pipeline.domain.guardrail import RuleAnswer
 from pipeline.domain.plan import (
@@ -14,16 +16,17 @@ from pipeline.domain.plan import (
 )
 
 
-def share_at_once(action: TargetAction, observed: TargetState) -> float:
+def share_at_once(action: TargetAction, observed: TargetState, at_once: int = 1) -> float:
     """Share of the ready replicas that is down at the same time, 0..1; there must be one.
 
-    Restarts go one replica at a time, and that of a replica which is not ready takes none away. Of scaling down the
-    worst is taken: that the ready ones go first.
+    Of restarts ``at_once`` go together, and that of a replica which is not ready takes none away. Of both the worst is
+    taken, as of scaling down: that the ready ones go first.
     """
     match action:
         case RestartAction():
             named = {instance.uid for instance in action.instances}
-            return any(one.ready and one.uid in named for one in observed.instances) / observed.ready
+            hit = sum(one.ready and one.uid in named for one in observed.instances)
+            return min(at_once, hit) / observed.ready
         case ScaleAction():
             return min(max(len(observed.instances) - action.to_replicas, 0), observed.ready) / observed.ready
         case _:
@@ -31,22 +34,33 @@ def share_at_once(action: TargetAction, observed: TargetState) -> float:
 
 
 def blast_radius(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
-    """Unknown blocks, an empty set blocks, too large a share or too many callers block."""
+    """Unknown blocks, an empty set blocks, too large a share or too many callers, over any number of hops, block."""
+    inputs: dict[str, JsonValue] = {
+        "max_share": limits.max_share,
+        "max_callers": limits.max_callers,
+        "max_tier1_callers": limits.max_tier1_callers,
+    }
     if facts.observed is None:
-        return RuleAnswer("blast_radius", False, "the target could not be read: unknown radius")
+        return RuleAnswer("blast_radius", False, "the target could not be read: unknown radius", inputs)
     ready = facts.observed.ready
+    inputs |= {"replicas": len(facts.observed.instances), "ready": ready, "at_once": facts.at_once}
     if not ready and not _only_restarts_unready(facts.action, facts.observed):
-        return RuleAnswer("blast_radius", False, "no ready replica: empty set")
+        return RuleAnswer("blast_radius", False, "no ready replica: empty set", inputs)
     if facts.callers is None:
-        return RuleAnswer("blast_radius", False, "callers unknown: the service is in no dependency graph yet")
-    share = share_at_once(facts.action, facts.observed) if ready else 0.0
-    callers = len(facts.callers)
+        return RuleAnswer("blast_radius", False, "callers unknown: the service is in no dependency graph yet", inputs)
+    share = share_at_once(facts.action, facts.observed, facts.at_once) if ready else 0.0
+    callers, tier1 = len(facts.callers), len(facts.tier1_callers)
+    inputs |= {"share": round(share, 4), "callers": [*sorted(facts.callers)], "tier1": [*sorted(facts.tier1_callers)]}
     figures = f"{share:.0%} of {ready} ready replicas at once, {callers} calling service{'s' if callers != 1 else ''}"
-    if share > limits.max_share:
-        return RuleAnswer("blast_radius", False, f"{figures}; at most {limits.max_share:.0%} allowed")
-    if callers > limits.max_callers:
-        return RuleAnswer("blast_radius", False, f"{figures}; at most {limits.max_callers} callers allowed")
-    return RuleAnswer("blast_radius", True, figures)
+    if tier1:
+        figures += f", {tier1} of tier 1"
+    over = [
+        (share > limits.max_share, f"{limits.max_share:.0%} allowed"),
+        (callers > limits.max_callers, f"{limits.max_callers} callers allowed"),
+        (tier1 > limits.max_tier1_callers, f"{limits.max_tier1_callers} callers of tier 1 allowed"),
+    ]
+    broken = "; ".join(f"at most {limit}" for is_over, limit in over if is_over)
+    return RuleAnswer("blast_radius", not broken, f"{figures}; {broken}" if broken else figures, inputs)
 
 
 def _only_restarts_unready(action: TargetAction, observed: TargetState) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
 from pipeline.domain.guardrail import RuleAnswer
 from pipeline.domain.plan import RestartAction
@@ -11,22 +13,31 @@ def preconditions(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
     """Same workload, same generation, same replicas to restart. Our own earlier steps are no difference."""
     del limits
     observed = facts.observed
+    inputs: dict[str, JsonValue] = {
+        "uid_planned": facts.target.uid,
+        "generation_planned": facts.planned_generation,
+        "started": facts.started,
+        "rollback": facts.rollback,
+    }
     if observed is None:
-        return RuleAnswer("preconditions", False, "the target could not be read")
+        return RuleAnswer("preconditions", False, "the target could not be read", inputs)
+    inputs |= {"uid": observed.ref.uid, "generation": observed.generation, "replicas": observed.replicas}
     if observed.ref.uid != facts.target.uid:
-        return RuleAnswer("preconditions", False, "the workload was recreated since the plan was made")
+        return RuleAnswer("preconditions", False, "the workload was recreated since the plan was made", inputs)
     if facts.started or facts.rollback:
-        return RuleAnswer("preconditions", True, "continuing our own change")
+        return RuleAnswer("preconditions", True, "continuing our own change", inputs)
     if observed.generation != facts.planned_generation:
         return RuleAnswer(
             "preconditions",
             False,
             "the target changed since the plan was made"
             f" (generation {facts.planned_generation} → {observed.generation}, {observed.replicas} replicas now)",
+            inputs,
         )
     if isinstance(facts.action, RestartAction):
         live = {instance.uid for instance in observed.instances}
         gone = [instance.name for instance in facts.action.instances if instance.uid not in live]
+        inputs["gone"] = [*gone]
         if gone:
-            return RuleAnswer("preconditions", False, f"already replaced: {', '.join(gone)}")
-    return RuleAnswer("preconditions", True, f"target unchanged, {observed.replicas} replicas")
+            return RuleAnswer("preconditions", False, f"already replaced: {', '.join(gone)}", inputs)
+    return RuleAnswer("preconditions", True, f"target unchanged, {observed.replicas} replicas", inputs)

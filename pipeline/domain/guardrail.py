@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
+
+from pydantic import JsonValue
 
 RuleName = Literal[
     "kill_switch",
@@ -11,6 +14,10 @@ RuleName = Literal[
     "scale_cap",
     "cooldown",
     "budget",
+    "concurrency",
+    "change_window",
+    "ineffective",
+    "oscillation",
     "preconditions",
     "confidence",
     "causal_path",
@@ -20,11 +27,15 @@ RuleName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RuleAnswer:
-    """One rule's yes or no, and the figures it rests on, in one line."""
+    """One rule's yes or no, and why in one line. ``inputs``: every figure it judged by, and the limits it held it to.
+
+    Units stand in the names of the figures; answers of before 0010 have none.
+    """
 
     rule: RuleName
     allowed: bool
     reason: str
+    inputs: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,17 @@ from typing import Protocol
 from pipeline.domain.ids import ServiceName, SlackUserId
 from pipeline.domain.phase import Phase, TrackRecord
 
+EVERYTHING = "all"
+ENVIRONMENT = "env:"
+"""How the scope of a whole environment begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class KillSwitch:
-    """One switch. ``scope`` is ``all`` or a service's name; ``resume_asked_by`` waits for a second person."""
+    """One switch. ``scope`` is ``all``, ``env:`` and an environment's name, or a service's name.
+
+    ``resume_asked_by`` waits for a second person.
+    """
 
     scope: str
     engaged: bool
@@ -23,12 +30,17 @@ class KillSwitch:
     resume_asked_by: str | None
 
 
+def scopes_of(service: ServiceName, environment: str) -> tuple[str, str, str]:
+    """The scopes that cover ``service``, the widest first."""
+    return EVERYTHING, f"{ENVIRONMENT}{environment}", service
+
+
 class ControlStore(Protocol):
     """Kill switches, phase, ticks and requests seen."""
 
     async def switches(self) -> Sequence[KillSwitch]: ...
-    async def engaged(self, service: ServiceName) -> KillSwitch | None:
-        """The engaged switch that covers ``service``, if any."""
+    async def engaged(self, service: ServiceName, environment: str) -> KillSwitch | None:
+        """The widest engaged switch that covers ``service`` in ``environment``, if any."""
         ...
 
     async def kill(self, scope: str, reason: str, user: SlackUserId) -> None: ...

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from executors.guardrails.gate import decide
-from executors.guardrails.inputs import observe_or_none, read_facts
-from executors.guardrails.kill_switch import kill_switch_answer
-from pipeline.domain.approval import DecisionResult
+from pipeline.domain.approval import ApprovalRule, Ballot, DecisionResult
 from pipeline.domain.baseline import Expectation
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.errors import PermanentError
-from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId, incident_label
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
 from pipeline.domain.phase import RUNNING_PHASES, Criterion, Phase, graduation
-from pipeline.domain.plan import ManualAction, Plan, describe_action, operations
+from pipeline.domain.plan import ManualAction, Plan
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
 from pipeline.ports.control import KillSwitch
 from pipeline.ports.model import OnText
 from pipeline.ports.samples import SourceHealth
-from pipeline.ports.store import CardPlace, Store, UnitOfWork
+from pipeline.ports.store import CardPlace, Store
 from pipeline.ports.targets import Targets
 from pipeline.ports.trail import SYSTEM
-from pipeline.stages.advance import advance, line, record, supersede
+from pipeline.stages.advance import advance, line, record, supersede, tell_pager
 from pipeline.stages.answer import Answerer
 from pipeline.stages.decide import Decider
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Authors
+from pipeline.stages.dry_run import dry_run
 from pipeline.stages.investigate import LOOK_BACK_S, Investigator, describe_dossier
 from pipeline.stages.settings import LoopSettings
+from pipeline.stages.switches import check_service, engage, scope_of, switched
 
 MUTE_S = 3600.0
 CLOSED_MUTE_S = 600.0
@@ -162,6 +159,20 @@ class Desk:
         async with self._store.begin() as uow:
             return await uow.control.first_time(key)
 
+    async def ballot(self, token: str) -> Ballot | None:
+        """The plan that a button names, and who may decide it now."""
+        return await self._decider.ballot(token)
+
+    async def rule_of(self, incident_id: IncidentId) -> ApprovalRule | None:
+        """Who may decide on this incident now; None when it is not known."""
+        async with self._store.begin() as uow:
+            incident = await uow.incidents.get(incident_id)
+        return self._decider.rule(incident) if incident is not None else None
+
+    async def approval_rules(self) -> Sequence[ApprovalRule]:
+        """Who may approve what, now: the first that covers a case counts."""
+        return self._decider.rules()
+
     async def approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
         """Committed when it returns."""
         return await self._decider.approve(plan_id, user)
@@ -177,23 +188,28 @@ class Desk:
             await uow.trace.add(incident_id or SYSTEM, entry)
 
     async def kill(self, scope: str, reason: str, user: SlackUserId) -> str:
-        """Stops all actions of ``scope`` (``all`` or a service) at once, durably. Returns the sentence to show."""
-        await self._check_scope(scope)
+        """Stops all actions of ``scope`` (``all``, ``env:<environment>`` or a service) at once, durably.
+
+        Returns the sentence to show.
+        """
+        scope = await self._scope(scope)
         async with self._store.begin() as uow:
-            await uow.control.kill(scope, reason, user)
-            await self._switched(uow, f"kill switch on for {scope} by {user}: {reason}", user)
+            await engage(uow, scope, reason, user)
         released_by = f"`{self._command} resume {scope} <reason>`"
         return f"🛑 Kill switch ON for *{scope}*: nothing is changed until it is released. {released_by}"
 
     async def resume(self, scope: str, reason: str, user: SlackUserId) -> str:
         """Releases a switch; takes two people (configurable). Returns the sentence to show."""
-        await self._check_scope(scope)
         async with self._store.begin() as uow:
-            if not any(switch.engaged and switch.scope == scope for switch in await uow.control.switches()):
-                return f"No kill switch is engaged for {scope}."
+            engaged = {one.scope.casefold(): one.scope for one in await uow.control.switches() if one.engaged}
+        if scope.casefold() not in engaged:
+            return f"No kill switch is engaged for {await self._scope(scope)}."
+        # What is stopped can be released, whatever has become of its service or environment since.
+        scope = engaged[scope.casefold()]
+        async with self._store.begin() as uow:
             released = await uow.control.resume(scope, reason, user, people_needed=self._settings.resume_people)
             said = "released" if released else "resume asked"
-            await self._switched(uow, f"kill switch for {scope}: {said} by {user}: {reason}", user)
+            await switched(uow, f"kill switch for {scope}: {said} by {user}: {reason}", user)
         if released:
             return f"✅ Kill switch released for *{scope}*."
         return f"Asked. A second person has to confirm within 15 minutes: `{self._command} resume {scope} <reason>`"
@@ -254,7 +270,7 @@ class Desk:
 
     async def investigate(self, service: str, user: SlackUserId, *, since_s: float = LOOK_BACK_S) -> str:
         """Evidence on a service over the last ``since_s`` seconds; opens no incident."""
-        await self._check_scope(service)
+        check_service(service, await self._known_services())
         dossier = await self._investigator.gather(
             ServiceName(service), (), await self._detector.bank(), self._clock.now(), look_back_s=since_s
         )
@@ -281,44 +297,13 @@ class Desk:
             case = await uow.incidents.case(incident_id)
         waits = case is not None and case.plan is not None and case.plan.state is PlanState.PROPOSED
         if waits and case is not None and case.incident.state is IncidentState.AWAITING_DECISION:
-            return await self._move(incident_id, IncidentState.ESCALATED, user, f"wrong cause, says <@{user}>")
+            said_so = f"wrong cause, says <@{user}>"
+            return await self._move(incident_id, IncidentState.ESCALATED, user, said_so, attended=True)
         return "Noted: this diagnosis is not used again. Thank you."
 
     async def dry_run(self, incident_id: IncidentId) -> str:
         """What the plan would send to the target, and what the guardrails say this moment, without sending it."""
-        case = await self.case(incident_id)
-        if case is None or case.plan is None:
-            return "There is no plan for this incident."
-        plan = case.plan
-        if isinstance(plan.action, ManualAction) or plan.target is None:
-            return f"Nothing would be called. By hand: {getattr(plan.action, 'command', '')}"
-        if plan.state not in (PlanState.PROPOSED, PlanState.APPROVED) or case.incident.over:
-            state = plan.state.value if not case.incident.over else case.incident.state.value.replace("_", " ")
-            return f"This plan is over ({state}): nothing would be called."
-        target = self._targets.for_platform(plan.target.platform)
-        observed = await observe_or_none(target, plan.target)
-        async with self._store.begin() as uow:
-            facts = await read_facts(
-                uow,
-                service=case.incident.service,
-                action=plan.action,
-                ref=plan.target,
-                generation=plan.generation,
-                observed=observed,
-                diagnosis=case.diagnosis,
-                plan_id=plan.id,
-                started=case.execution is not None and case.execution.physical_changes > 0,
-                rollback=False,
-            )
-        result = decide(facts, self._settings.limits)
-        verdict = "would be carried out" if result.allowed else "would be refused"
-        lines = [f"{describe_action(plan.action)} on {plan.target.platform} {plan.target.describe()} {verdict} now:"]
-        lines += [f"{number}. {step.model_dump_json()}" for number, step in enumerate(operations(plan.action), start=1)]
-        lines.append(f"By hand: {target.command(plan.target, plan.action)}")
-        lines += [
-            f"{'✅' if one.allowed else '⛔'} {one.rule.replace('_', ' ')}: {one.reason}" for one in result.answers
-        ]
-        return "\n".join(lines)
+        return await dry_run(await self.case(incident_id), self._store, self._targets, self._settings)
 
     async def mute(self, incident_id: IncidentId, user: SlackUserId) -> str:
         """No new card for this cause for an hour."""
@@ -339,6 +324,7 @@ class Desk:
             await uow.incidents.set_owner(incident_id, user)
             said = line(f"🙋 <@{user}> owns this")
             await record(uow, incident_id, entries=[_ordered("ownership taken", user)], notices=[said])
+            await tell_pager(uow, incident_id, "acknowledge")
         return "It is yours."
 
     async def escalate(self, incident_id: IncidentId, user: SlackUserId) -> str:
@@ -355,7 +341,9 @@ class Desk:
         said = await self._move(incident_id, IncidentState.CLOSED, user, f"{how} by <@{user}>")
         return f"{said} No new card comes for this cause for {quiet}, even if it goes on."
 
-    async def _move(self, incident_id: IncidentId, to: IncidentState, user: SlackUserId, outcome: str) -> str:
+    async def _move(
+        self, incident_id: IncidentId, to: IncidentState, user: SlackUserId, outcome: str, *, attended: bool = False
+    ) -> str:
         async with self._store.begin() as uow:
             case = await uow.incidents.case(incident_id)
             if case is None:
@@ -367,35 +355,25 @@ class Desk:
             if case.plan is not None:
                 await supersede(uow, case.plan.id, case.plan.state)
             moved = await advance(
-                uow, incident, to, outcome=outcome, entries=[_ordered(to.value, user)], notices=[line(outcome)]
+                uow,
+                incident,
+                to,
+                outcome=outcome,
+                entries=[_ordered(to.value, user)],
+                notices=[line(outcome)],
+                attended=attended,
             )
         return f"Done: {to.value}." if moved else "Somebody else was faster; look at the card."
 
-    async def _check_scope(self, scope: str) -> None:
-        if scope == "all":
-            return
-        known = await self._known_services()
-        if scope not in known:
-            close = difflib.get_close_matches(scope, sorted(known), n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise PermanentError(f"No service “{scope}” here.{hint} Known: {', '.join(sorted(known)) or 'none yet'}.")
+    async def _scope(self, scope: str) -> str:
+        """The scope as it is stored. Raises PermanentError for one that covers nothing here."""
+        bank = await self._detector.bank()
+        async with self._store.begin() as uow:
+            return await scope_of(scope, uow, self._catalogue, (key.service for key in bank))
 
     async def _known_services(self) -> frozenset[ServiceName]:
         bank = await self._detector.bank()
         return self._catalogue.known(key.service for key in bank)
-
-    async def _switched(self, uow: UnitOfWork, summary: str, user: SlackUserId) -> None:
-        """The audit entry, a line in every open incident it concerns, and the truth on their cards."""
-        await uow.trace.add(SYSTEM, TraceEntry(TraceKind.SWITCH, summary, {"user": user}))
-        for incident in await uow.incidents.open():
-            case = await uow.incidents.case(incident.id)
-            if case is not None and case.plan is not None and case.guardrails.answers:
-                switch = await uow.control.engaged(incident.service)
-                answers = tuple(
-                    kill_switch_answer(switch) if one.rule == "kill_switch" else one for one in case.guardrails.answers
-                )
-                await uow.plans.save_guardrails(case.plan.id, GuardrailResult(answers))
-            await record(uow, incident.id, notices=[line(f"🛑 {summary}")])
 
     def _owned(self, case: Case) -> Case:
         owner = self._catalogue[case.incident.service].owner

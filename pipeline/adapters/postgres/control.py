@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.adapters.postgres.pool import Connection, storable
 from pipeline.domain.ids import ServiceName, SlackUserId
 from pipeline.domain.phase import Phase, TrackRecord
-from pipeline.ports.control import KillSwitch
+from pipeline.ports.control import KillSwitch, scopes_of
 
 RESUME_WINDOW_S = 900.0
 """A second person must confirm a resume within this time."""
@@ -25,11 +25,11 @@ class PostgresControl:
         )
         return [KillSwitch(**dict(row)) for row in rows]
 
-    async def engaged(self, service: ServiceName) -> KillSwitch | None:
+    async def engaged(self, service: ServiceName, environment: str) -> KillSwitch | None:
         row = await self._connection.fetchrow(
             """SELECT scope, engaged, reason, changed_by, changed_at, resume_asked_by FROM kill_switches
-               WHERE engaged AND scope IN ('all', $1) ORDER BY scope = 'all' DESC LIMIT 1""",
-            service,
+               WHERE engaged AND scope = ANY ($1::text[]) ORDER BY array_position($1::text[], scope) LIMIT 1""",
+            list(scopes_of(service, environment)),
         )
         return KillSwitch(**dict(row)) if row else None
 
