@@ -83,6 +83,12 @@ class KnowledgeSettings(Group):
     rerank_deadline_s: Annotated[
         Positive, Variable("SRE_RERANK_DEADLINE_S", "seconds", "for the cross-encoder; then the first order stands")
     ] = 0.8
+    llmlingua: Annotated[
+        Path | None,
+        Variable(
+            "SRE_LLMLINGUA", "folder", "weights of LLMLingua-2, shortens sentences of runbooks; empty: whole lines"
+        ),
+    ] = None
     allow_hosts: Annotated[
         tuple[str, ...],
         Variable("SRE_KB_ALLOW_HOSTS", "names, comma-separated", "inner hosts that `kb ingest` may fetch from"),

@@ -17,7 +17,7 @@ from knowledge_base.tokens import DEFAULT_CHUNKING, Chunking
 __all__ = ["Chunk", "Document", "FrontMatter", "compose", "fingerprint", "parse_markdown"]
 
 PATH_SEPARATOR = " › "
-_FORM = 2
+_FORM = 3
 """Raised when the same bytes give other chunks than before, so that what is stored is read anew."""
 _POSTMORTEM = re.compile(r"(?:\b|_)(?:post[-_ ]?mortems?|incident[-_ ]reports?|retrospectives?)(?:\b|_)", re.IGNORECASE)
 
@@ -94,7 +94,8 @@ def compose(
     heading = next((section.path[-1] for section in found if section.level == 1), "")
     name = path.rstrip("/").rpartition("/")[2]
     title = (meta.title or title or heading or name.rpartition(".")[0] or name)[:TITLE_CHARS]
-    if "kind" not in meta.model_fields_set and any(map(_POSTMORTEM.search, (path, title, meta.category))):
+    told = any(map(_POSTMORTEM.search, (path, title, meta.category))) or _POSTMORTEM.match(body.lstrip("#*_ \n"))
+    if "kind" not in meta.model_fields_set and told:
         meta = meta.model_copy(update={"kind": "postmortem"})
     if meta.trust is None:
         meta = meta.model_copy(update={"trust": TRUST[meta.kind]})

@@ -12,11 +12,11 @@ import heapq
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
+from operator import itemgetter
 
 from knowledge_base.wording import changed
-from pipeline.domain.errors import PermanentError, TemporaryError
 
 CHARS_PER_TOKEN = 3
 """Low for prose, right for logs and metric names: an estimate that is rather too high."""
@@ -33,15 +33,22 @@ SHORT_LINE = 4
 """Words; a shorter line is measured as one of this length, or bare brackets and rules would come first."""
 MARKER_TOKENS = 9
 MAX_ASKED_FIGURES = 20
+MIN_PROSE_CHARS = 80
+"""Less is not worth a model's while."""
+WORDS_MARKER = "[… words left out of sentences]"
 
 Shorten = Callable[[str, float], str]
-"""Drops words of a text; the second argument is the share that should stay. Raises TemporaryError or PermanentError."""
+"""Drops words of a text; the second argument is the share that should stay. Where it cannot, it gives the text back."""
 
 _WORD = re.compile(r"[a-z]+\d+|[a-z]{2,}|\d{3,}")
 """A figure of one or two digits says nothing of the matter; ``p99`` and ``137`` do."""
 _TELLING_FIGURES = ("137", "139", "143", "429", "50[0-4]", "50", "9[059]", "999")
 _HEADING = re.compile(r"#{1,6}\s+\S")
-_MARKED = re.compile(r"^\[… \d+ lines? left out\]$", re.MULTILINE)
+_NO_PROSE = re.compile(
+    r"\s*$|#{1,6}\s|\s{4}|\t|\s*[|{}<$>\[]|\s*\d{4}-\d\d-\d\d|\s*\d\d:\d\d|\s*[\w.\"-]+\s*[:=]\s*\S+$|\s*`[^`]+`\s*$"
+    r"|.*\b(?:INFO|DEBUG|WARN|WARNING|ERROR|FATAL|level=\w+)\b"
+)
+"""Empty, heading, indented, table or markup, log line, key and value, or a command by itself."""
 _DOCUMENT = re.compile(r"K\d+")
 _STOP = frozenset(
     re.findall(
@@ -69,41 +76,11 @@ _SIGNALS = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A piece of context. ``citable``: quoted by its id, so only whole lines of it may be shown. ``weight`` > 0."""
+    """A piece of context. ``citable``: quoted by its id, so only whole lines of it may be shown."""
 
     id: str
     text: str
     citable: bool = True
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is left of an item: ``text`` is empty when nothing is. ``shortened``: words were dropped inside lines."""
-
-    id: str
-    text: str
-    dropped_lines: int = 0
-    dropped_chars: int = 0
-    shortened: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Compressed:
-    """Every item, in the order given. ``note``: why ``shorten`` was of no use; empty when there is nothing to say."""
-
-    items: tuple[Kept, ...]
-    note: str = ""
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        """What is not there any more, a line for each item that lost something."""
-        return tuple(
-            f"{item.id}: {item.dropped_lines} lines, {item.dropped_chars} characters left out"
-            + (", words dropped inside lines" if item.shortened else "")
-            for item in self.items
-            if item.dropped_chars
-        )
 
 
 def tokens(text: str) -> int:
@@ -113,30 +90,31 @@ def tokens(text: str) -> int:
 
 def compress(
     items: Sequence[Item], budget_tokens: int, *, query: str = "", shorten: Shorten | None = None
-) -> Compressed:
-    """As much of ``items`` as fits, in their order; where lines are left out inside an item a marker line says so.
+) -> list[str]:
+    """As much of each text as fits, in the order of ``items``; empty where nothing is left.
 
-    ``query``: what the reader wants to know; where it is empty, the citable items say what matters in the others.
-    ``shorten`` is tried on items that are not citable, and its result taken only when every identifier, number and
-    negation is still there. Each item counts one token more than its text, for what is put around it.
+    Where lines are left out inside an item a marker line says so. ``query``: what the reader wants to know; where it is
+    empty, the citable items say what matters in the others. ``shorten`` is tried on the prose of items that are not
+    citable, and its result taken only when every identifier, number and negation is still there; a line says so. Each
+    item counts one token more than its text, for what is put around it.
     """
-    if sum(tokens(item.text) for item in items) <= budget_tokens:
-        return Compressed(tuple(Kept(item.id, item.text) for item in items))
-    texts, note = _shortened(items, budget_tokens, shorten)
-    if sum(map(tokens, texts)) <= budget_tokens:
-        chosen = texts
-        gone = [0] * len(items)
-    else:
-        choice = _Choice(items, texts, query)
-        choice.take(budget_tokens)
-        chosen, gone = choice.texts()
-    return Compressed(
-        tuple(
-            Kept(item.id, text, lines, len(item.text) - _own(text), shortened=shorter != item.text and bool(text))
-            for item, text, lines, shorter in zip(items, chosen, gone, texts, strict=True)
-        ),
-        note,
-    )
+    total = sum(tokens(item.text) for item in items)
+    if total <= budget_tokens:
+        return [item.text for item in items]
+    shorter = list(items)
+    if shorten is not None:
+        share = budget_tokens / total
+        shorter = [
+            item if item.citable else replace(item, text=_shortened(item.text, share, shorten)) for item in items
+        ]
+    heads = [f"{WORDS_MARKER}\n" * (less.text != item.text) for less, item in zip(shorter, items, strict=True)]
+    texts = [item.text for item in shorter]
+    left = budget_tokens - sum(tokens(head) for head in heads if head)
+    if sum(map(tokens, texts)) > left:
+        choice = _Choice(shorter, query)
+        choice.take(left)
+        texts = choice.texts()
+    return [f"{head}{text}" if text else "" for head, text in zip(heads, texts, strict=True)]
 
 
 def fit(
@@ -144,7 +122,8 @@ def fit(
 ) -> Sequence[tuple[str, str]]:
     """``compress`` for (id, text) pairs: ``K1``, ``K2``, … are documents, all else is evidence. Empty ones go."""
     items = [Item(name, text, citable=_DOCUMENT.fullmatch(name) is None) for name, text in pairs]
-    return [(item.id, item.text) for item in compress(items, budget_tokens, shorten=shorten).items if item.text]
+    texts = compress(items, budget_tokens, shorten=shorten)
+    return [(item.id, text) for item, text in zip(items, texts, strict=True) if text]
 
 
 def marker(lines: int) -> str:
@@ -152,25 +131,24 @@ def marker(lines: int) -> str:
     return f"[… {lines} {'line' if lines == 1 else 'lines'} left out]"
 
 
-def _own(text: str) -> int:
-    return len(_MARKED.sub("", text))
+def _shortened(text: str, share: float, shorten: Shorten) -> str:
+    """Prose alone: commands, logs, tables, lists of values and headings stay as they are, line for line."""
+    parts = []
+    for is_prose, lines in groupby(_told(text), key=itemgetter(0)):
+        part = "\n".join(line for _, line in lines)
+        shorter = shorten(part, share) if is_prose and len(part) >= MIN_PROSE_CHARS else part
+        parts.append(shorter if len(shorter) < len(part) and not changed(part, shorter) else part)
+    done = "\n".join(parts)
+    return done if len(done) + len(WORDS_MARKER) < len(text) else text
 
 
-def _shortened(items: Sequence[Item], budget_tokens: int, shorten: Shorten | None) -> tuple[list[str], str]:
-    texts = [item.text for item in items]
-    if shorten is None:
-        return texts, ""
-    share = budget_tokens / sum(map(tokens, texts))
-    for number, item in enumerate(items):
-        if item.citable or not item.text.strip():
-            continue
-        try:
-            shorter = shorten(item.text, share)
-        except (PermanentError, TemporaryError) as error:
-            return texts, str(error)
-        if len(shorter) < len(item.text) and not changed(item.text, shorter):
-            texts[number] = shorter
-    return texts, ""
+def _told(text: str) -> Iterator[tuple[bool, str]]:
+    """Each line, and whether it is prose."""
+    fenced = False
+    for line in text.split("\n"):
+        fence = line.lstrip().startswith(("```", "~~~"))
+        yield not (fenced or fence or _NO_PROSE.match(line)), line
+        fenced = fenced is not fence
 
 
 @dataclass(slots=True)
@@ -201,8 +179,9 @@ class _Line:
 class _Choice:
     """The lines of all items and which of them stay."""
 
-    def __init__(self, items: Sequence[Item], sources: Sequence[str], query: str) -> None:
+    def __init__(self, items: Sequence[Item], query: str) -> None:
         self._items = items
+        sources = [item.text for item in items]
         wanted = frozenset(_WORD.findall(query.lower()))
         self._shapes: dict[str, _Shape] = {}
         self._lines = list(self._split(sources, _figures(wanted)))
@@ -239,8 +218,8 @@ class _Choice:
             heapq.heappop(queue)
             left -= self._pay(number, left)
 
-    def texts(self) -> tuple[list[str], list[int]]:
-        """The text of each item with its markers, and the lines it lost."""
+    def texts(self) -> list[str]:
+        """The text of each item with its markers."""
         kept: list[list[_Line]] = [[] for _ in self._items]
         for line in self._lines:
             if line.kept:
@@ -257,7 +236,7 @@ class _Choice:
             if parts and place < count:
                 parts.append(marker(count - place))
             texts.append("\n".join(parts))
-        return texts, [count - len(lines) for lines, count in zip(kept, self._counts, strict=True)]
+        return texts
 
     def _split(self, sources: Sequence[str], figures: re.Pattern[str]) -> Iterator[_Line]:
         place = 0
@@ -300,7 +279,7 @@ class _Choice:
         for line in self._lines:
             if line.shape.words:
                 opening = OPENING if line.number == 0 else 0.0
-                line.base = self._items[line.item].weight * (line.shape.value + opening)
+                line.base = line.shape.value + opening
 
     def _best_of_each(self) -> list[int]:
         best: dict[int, int] = {}

@@ -26,6 +26,9 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+_LISTS = ("alert", "services")
+
+
 class EvalQuery(BaseModel):
     """One line of a file of queries. ``relevant``: file names; none when nothing answers. Other keys are ignored."""
 
@@ -63,9 +66,7 @@ def read_queries(lines: Iterable[str]) -> tuple[list[EvalQuery], list[str]]:
         except json.JSONDecodeError as error:
             errors.append(f"line {number}: not JSON: {error.msg}")
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            errors.append(f"line {number}: {where + ': ' if where else ''}{first['msg']}")
+            errors.append(f"line {number}: {_complaint(error)}")
         else:
             if query.id in seen:
                 errors.append(f"line {number}: the id {query.id} was used before")
@@ -73,6 +74,23 @@ def read_queries(lines: Iterable[str]) -> tuple[list[EvalQuery], list[str]]:
             seen.add(query.id)
             queries.append(query)
     return queries, errors
+
+
+_FORM = 'write {"id": …, "query": …, "relevant": [file names]}'
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first thing that is wrong with a line, in the words of who writes it."""
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return f"no object: {_FORM}"
+    name, inside = str(first["loc"][0]), len(first["loc"]) > 1
+    if first["type"] == "missing":
+        return f"{name} is missing: {_FORM}"
+    if first["type"] == "string_too_short":
+        return f"{name} is empty"
+    what = "a list of file names" if name == "relevant" else "a text or a list of texts" if name in _LISTS else "a text"
+    return f"{name} must be {what}{', and each of them a text' if inside else ''}"
 
 
 class FileNames:

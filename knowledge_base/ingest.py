@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.domain.errors import PermanentError, SreBotError, TemporaryError
 PACKAGED = "packaged"
 """The collection of the runbooks that travel with the bot."""
 EMBED_BATCH = 32
+_PROBE = "disk"
+"""Embedded where nothing else is, to learn the size of a model's vectors."""
 
 Progress = Callable[[Literal["read", "embed"], int, int], None]
 """What is being done, how many are done, how many there are."""
@@ -45,7 +48,11 @@ class VectorSink(Protocol):
     """Where vectors are kept. Raises PermanentError where the database has no pgvector."""
 
     async def pending(self, model: str, dimensions: int) -> int:
-        """Pieces that have no vector of ``model`` in this size; its vectors of another size are forgotten."""
+        """How many pieces have no vector of ``model`` in this size."""
+        ...
+
+    async def forget_other_sizes(self, model: str, dimensions: int) -> None:
+        """Forgets the vectors of ``model`` in any size but this."""
         ...
 
     async def missing(self, model: str, limit: int) -> Sequence[StoredPiece]:
@@ -124,10 +131,16 @@ async def ingest(
 ) -> IngestReport:
     """Takes in what ``source`` has. A document that is there and cannot be read keeps the version taken in before.
 
-    Raises PermanentError or TemporaryError when the source or the database cannot be reached.
+    Raises PermanentError or TemporaryError when the source or the database cannot be reached, and PermanentError when
+    there is nothing where documents were: a share that is not mounted looks like this.
     """
     known = await documents.hashes(source.collection)
     listing = await source.listing()
+    if known and listing.complete and not listing.paths and not listing.failed:
+        raise PermanentError(
+            f"{source.collection}: nothing is there now; the {len(known)} documents known from it are kept. "
+            f"If they are really gone: sre-bot kb forget {shlex.quote(source.collection)}"
+        )
     failed = {path: f"{path}: {reason}" for path, reason in listing.failed.items()}
     added: list[str] = []
     changed: list[str] = []
@@ -175,14 +188,19 @@ async def _embed(embedder: Embedder | None, vectors: VectorSink | None, progress
     """Embeds what has no vector yet. Without one the search by words still finds it, so a failure is only noted."""
     if embedder is None or vectors is None:
         return 0, "no embedding model is set up"
-    done = total = 0
+    done = total = size = 0
     try:
-        while batch := await vectors.missing(embedder.name, EMBED_BATCH):
-            embedded = await embedder.embed([piece.text for piece in batch])
-            total = total or await vectors.pending(embedder.name, embedded.shape[1])
-            await vectors.put(embedder.name, [piece.id for piece in batch], embedded)
-            done += len(batch)
-            progress("embed", done, max(total, done))
+        while (batch := await vectors.missing(embedder.name, EMBED_BATCH)) or not size:
+            embedded = await embedder.embed([piece.text for piece in batch] or [_PROBE])
+            if not size:
+                # A model of the same name may have another size now: then its vectors of before are none.
+                size = embedded.shape[1]
+                await vectors.forget_other_sizes(embedder.name, size)
+                total = await vectors.pending(embedder.name, size)
+            if batch:
+                await vectors.put(embedder.name, [piece.id for piece in batch], embedded)
+                done += len(batch)
+                progress("embed", done, max(total, done))
     except SreBotError as error:
         return done, str(error)
     return done, ""

@@ -46,7 +46,7 @@ class Library:
         return {self._ids[place]: fit for place, fit in self._words.coverage(query).items()}
 
     def eligible(self, query: KnowledgeQuery) -> frozenset[int] | None:
-        """Documents that are not for other services or another platform; None when that leaves out none, or all."""
+        """Documents that are not for other services or another platform only; None when that leaves out none."""
         services = {service.casefold() for service in query.services}
         platform = query.platform.casefold()
         fitting = frozenset(
@@ -54,7 +54,7 @@ class Library:
             for number, document in self.documents.items()
             if _for(document.services, services) and _for((document.platform,), {platform} - ANY)
         )
-        return fitting if 0 < len(fitting) < len(self.documents) else None
+        return fitting if len(fitting) < len(self.documents) else None
 
     def weight(self, number: int, query: KnowledgeQuery, today: date) -> float:
         """What trust, freshness and category make of a document's score: a factor near 1."""

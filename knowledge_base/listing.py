@@ -19,6 +19,7 @@ class ListedDocument:
     path: str
     title: str
     kind: str
+    category: str
     services: tuple[str, ...]
     platform: str
     owner: str

@@ -16,12 +16,10 @@ from knowledge_base.lexical import THESAURUS, WordFit
 from knowledge_base.library import Library
 from knowledge_base.novelty import NAMED, NOVEL_BELOW, relevance
 from knowledge_base.rerank import MOST, Reranker, read_again
-from knowledge_base.stored import ChunkSource, Embedder, FloatArray, Hit, StoredChunk, VectorSearch
+from knowledge_base.stored import ChunkSource, Embedder, FloatArray, Hit, VectorSearch
 from pipeline.domain.diagnosis import Passage
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery, Method
-
-__all__ = ["ChunkSource", "Embedder", "FloatArray", "Retrieval", "StoredChunk", "VectorSearch"]
 
 EMBED_DEADLINE_S = 20.0
 """Longest wait for a query's vector: the model's first load takes 5 s alone and half a minute on a busy machine."""
@@ -100,11 +98,12 @@ class Retrieval(Knowledge):
         started = time.perf_counter()
         version = await self._documents.version()
         library = await self._read(version)
+        library_ms = round((time.perf_counter() - started) * 1000, 2)
         # What spells an alert's name in the text is looked up; a name that was given apart is searched for as well.
         text = " ".join((*query.alerts, query.text)).strip()
         if not text or not library.documents:
             return Found(novel=True)
-        run = _Search(query, library, text, library.eligible(query))
+        run = _Search(query, library, text, library.eligible(query), latency_ms={"library": library_ms})
         with run.step("words"):
             await asyncio.to_thread(self._by_words, run)
         ranked = await self._ranked(run, version)

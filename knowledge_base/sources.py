@@ -239,7 +239,8 @@ def folder_source(path: Path) -> FolderSource:
             return FolderSource(resolved.parent, only=resolved.name)
     except (OSError, RuntimeError) as error:
         raise PermanentError(f"{path}: {_reason(error)}") from error
-    raise PermanentError(f"{path} is not a folder: give the folder that holds the runbooks, a repository or a URL")
+    what = "neither a file nor a folder" if resolved.exists() else "no such file or folder"
+    raise PermanentError(f"{path}: {what}; give the folder that holds the runbooks, a repository or a URL")
 
 
 def _path_text(name: str) -> str:

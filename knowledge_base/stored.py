@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,14 @@ import numpy.typing as npt
 from knowledge_base.pieces import PieceKind
 
 FloatArray = npt.NDArray[np.float32]
+
+
+class Transactions(Protocol):
+    """A pool of asyncpg connections with JSON codecs; it turns a database that is away into TemporaryError."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """A connection inside a transaction."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,7 @@ class VectorSearch(Protocol):
     """
 
     async def pending(self, model: str, dimensions: int) -> int:
-        """Pieces that have no vector of ``model`` in this size; its vectors of another size are forgotten."""
+        """How many pieces have no vector of ``model`` in this size."""
         ...
 
     async def nearest(

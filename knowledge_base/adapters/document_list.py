@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from knowledge_base.listing import ListedDocument
+from knowledge_base.stored import Transactions
 
 LISTED = """
-SELECT d.collection, d.path, d.title, d.kind, d.services, d.platform, d.owner, d.last_verified, d.ingested_at,
-       (SELECT count(*) FROM chunks c WHERE c.document_id = d.id) AS chunks
+SELECT d.collection, d.path, d.title, d.kind, d.category, d.services, d.platform, d.owner, d.last_verified,
+       d.ingested_at, (SELECT count(*) FROM chunks c WHERE c.document_id = d.id) AS chunks
 FROM documents d ORDER BY d.collection, d.path
 """
-
-
-class Transactions(Protocol):
-    """A pool of asyncpg connections; it turns a database that is away into TemporaryError."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Any]:
-        """A connection inside a transaction."""
-        ...
 
 
 class PostgresDocumentList:
@@ -40,6 +32,7 @@ def _document(row: Mapping[str, Any]) -> ListedDocument:
         path=row["path"],
         title=row["title"],
         kind=row["kind"],
+        category=row["category"],
         services=tuple(row["services"]),
         platform=row["platform"],
         owner=row["owner"],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from knowledge_base.chunking import Document
 from knowledge_base.pieces import pieces
-from knowledge_base.stored import StoredChunk, StoredDocument
+from knowledge_base.stored import StoredChunk, StoredDocument, Transactions
 
 HASHES = "SELECT path, content_hash FROM documents WHERE collection = $1"
 
@@ -54,14 +53,6 @@ CHUNKS = """
 SELECT c.id, c.document_id, c.heading, c.text FROM chunks c JOIN documents d ON d.id = c.document_id
 ORDER BY d.collection, d.path, c.number
 """
-
-
-class Transactions(Protocol):
-    """A pool of asyncpg connections; it turns a database that is away into TemporaryError."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Any]:
-        """A connection inside a transaction."""
-        ...
 
 
 class PostgresDocuments:

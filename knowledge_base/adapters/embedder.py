@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from knowledge_base.retrieval import FloatArray
+from knowledge_base.stored import FloatArray
 from pipeline.domain.errors import PermanentError, TemporaryError
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 class _Encoder(Protocol):
     """A loaded model, used by the worker thread alone."""
 
-    dimensions: int
-    max_tokens: int
-
     def encode(self, texts: Sequence[str]) -> FloatArray: ...
-
-    def count(self, texts: Sequence[str]) -> list[int]: ...
 
 
 class SentenceEmbedder:
@@ -57,16 +52,6 @@ class SentenceEmbedder:
         return Path(self._model_name).name
 
     @property
-    def dimensions(self) -> int | None:
-        """Length of a vector; None until the model is loaded."""
-        return self._encoder.dimensions if self._encoder else None
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Longest text the model reads, its two marks included; None until the model is loaded."""
-        return self._encoder.max_tokens if self._encoder else None
-
-    @property
     def runs_on(self) -> str:
         """What computes, and why it is not the faster one: for a start-up line and ``doctor``."""
         return self._runs_on
@@ -79,17 +64,6 @@ class SentenceEmbedder:
         chosen = tuple(texts)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._load().encode(chosen))
-        except RuntimeError as error:
-            raise TemporaryError(f"the embedding model failed: {str(error).splitlines()[0][:200]}") from error
-
-    def tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as the model counts them, its two marks included. Blocks; loads the model if need be.
-
-        Raises PermanentError when the libraries or the weights are not there, TemporaryError after close.
-        """
-        chosen = tuple(texts)
-        try:
-            return self._thread.submit(lambda: self._load().count(chosen)).result()
         except RuntimeError as error:
             raise TemporaryError(f"the embedding model failed: {str(error).splitlines()[0][:200]}") from error
 
@@ -115,21 +89,18 @@ class _TorchEncoder:
 
     def __init__(self, model: SentenceTransformer) -> None:
         self._model = model
-        self.dimensions = int(model.get_embedding_dimension() or 0)
-        self.max_tokens = int(model.max_seq_length or 512)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         encoded = self._model.encode(list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(encoded, dtype=np.float32)
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
 
 def _load(model: str) -> tuple[_Encoder, str]:
     folder = _packaged_folder() if model == DEFAULT_MODEL else Path(model).expanduser()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not folder.is_dir():
+        if model.startswith(("/", "~", ".")):
+            raise PermanentError(f"embedding model {model}: there is no such folder")
         return _load_torch(model, model, local=False), "sentence-transformers: the model is no local folder"
     refusal = f"embedding model {model} cannot be loaded, give a local folder"
     if not ((folder / "config.json").is_file() or (folder / "modules.json").is_file()):

@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from knowledge_base.retrieval import FloatArray
+from knowledge_base.stored import FloatArray
 
 WEIGHT_STEPS = 63
 WIDE_INPUTS = 8
@@ -50,7 +50,7 @@ class Graph:
         shape = helper.make_tensor_value_info
         graph = helper.make_graph(
             self.nodes,
-            "layer",
+            "encoder",
             [shape(source, TensorProto.FLOAT, ["tokens", width])],
             [shape(name, TensorProto.FLOAT, None) for name in results],
             self.constants,
@@ -107,12 +107,16 @@ class Layer:
         out = self._added(graph, in_floats(graph, inner, self.outer), middle, self.outer_norm)
         return graph.session("tokens", [out, middle, inner], len(self.outer.bias))
 
-    def in_integers(self, tokens: FloatArray, middle: FloatArray, inner: FloatArray) -> onnxruntime.InferenceSession:
-        """The same with integer products; the arguments are activations of samples, shapes (tokens, columns)."""
-        graph = Graph()
-        mixed = self._attention(graph, in_integers(graph, "tokens", self.attention, widest(tokens, WIDE_INPUTS)))
+    def add_in_integers(
+        self, graph: Graph, source: str, tokens: FloatArray, middle: FloatArray, inner: FloatArray
+    ) -> str:
+        """The same with integer products, put into ``graph`` behind ``source``; gives the name of what comes out.
+
+        The arrays are activations of samples, shapes (tokens, columns).
+        """
+        mixed = self._attention(graph, in_integers(graph, source, self.attention, widest(tokens, WIDE_INPUTS)))
         attended = in_integers(graph, mixed, self.attended, np.empty(0, dtype=np.int64))
-        added = self._added(graph, attended, "tokens", self.attended_norm)
+        added = self._added(graph, attended, source, self.attended_norm)
         wide = widest(inner, WIDE_INNER)
         narrow = np.setdiff1d(np.arange(len(self.inner.bias)), wide)
         entering = in_integers(graph, added, self.inner.outputs(narrow), widest(middle, WIDE_INPUTS))
@@ -121,8 +125,7 @@ class Layer:
         left = Linear(self.outer.weight[narrow], self.outer.bias)
         outer = in_integers(graph, narrow_inner, left, np.empty(0, dtype=np.int64))
         outer = graph.add("Gemm", wide_inner, graph.constant(self.outer.weight[wide]), outer)
-        out = self._added(graph, outer, added, self.outer_norm)
-        return graph.session("tokens", [out], len(self.outer.bias))
+        return self._added(graph, outer, added, self.outer_norm)
 
     def _attention(self, graph: Graph, projected: str) -> str:
         width = len(self.attended.bias)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from knowledge_base.adapters.embedder_graph import Graph, Layer, Linear, Norm
-from knowledge_base.retrieval import FloatArray
+from knowledge_base.stored import FloatArray
 
 NO_LIMIT = 1_000_000
 MIN_COSINE = 0.99
@@ -124,8 +124,8 @@ class OnnxEncoder:
         self._tokenizer.no_truncation()
         if self._tokenizer.num_special_tokens_to_add(False) != 2:
             raise Unsuitable("its tokenizer does not put one mark before and one after a text")
-        self.dimensions = config.hidden_size
-        self.max_tokens = min(longest or config.max_position_embeddings, config.max_position_embeddings)
+        self._dimensions = config.hidden_size
+        self._max_tokens = min(longest or config.max_position_embeddings, config.max_position_embeddings)
         try:
             nearest = self._load(root / "model.safetensors", config)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -134,22 +134,15 @@ class OnnxEncoder:
             raise Unsuitable(f"in integers its vectors are off: cosine {nearest:.3f} on a sample")
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """Shape (texts, dimensions), float32, rows of length 1. What is beyond ``max_tokens`` is not read."""
-        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        """Shape (texts, dimensions), float32, rows of length 1. The model's limit cuts long texts."""
+        vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)
         for row, ids in zip(vectors, self._ids(texts), strict=True):
-            tokens = self._entering(ids)
-            for layer in self._layers:
-                tokens = _run(layer, tokens)[0]
-            row[:] = self._pooled(tokens)
+            row[:] = self._pooled(_run(self._session, self._entering(ids))[0])
         return vectors
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, with the two marks around it, uncut."""
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         found = (encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts)))
-        return [ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]] for ids in found]
+        return [ids if len(ids) <= self._max_tokens else [*ids[: self._max_tokens - 1], ids[-1]] for ids in found]
 
     def _entering(self, ids: list[int]) -> FloatArray:
         tokens: FloatArray = self._words[ids] + self._places[: len(ids)]
@@ -162,7 +155,7 @@ class OnnxEncoder:
         return vector
 
     def _load(self, file: Path, config: _Config) -> float:
-        """Builds the layers, one after the other so that little memory is held; the least cosine to those in floats."""
+        """Builds the model as one graph, its layers in turn in floats for the samples; the least cosine to floats."""
         with safe_open(file, framework="numpy") as weights:
             prefix = "" if "embeddings.word_embeddings.weight" in weights.keys() else "bert."  # noqa: SIM118
 
@@ -172,17 +165,19 @@ class OnnxEncoder:
             self._words = read("embeddings.word_embeddings.weight")
             kinds = read("embeddings.token_type_embeddings.weight")
             self._places = read("embeddings.position_embeddings.weight") + kinds[0]
-            entry = Graph()
-            normalised = _norm(read, "embeddings.LayerNorm", config).build(entry, "tokens")
-            self._layers = [entry.session("tokens", [normalised], config.hidden_size)]
-            samples = [_run(self._layers[0], self._entering(ids))[0] for ids in self._ids(SAMPLES)]
+            norm, entry, whole = _norm(read, "embeddings.LayerNorm", config), Graph(), Graph()
+            entering = entry.session("tokens", [norm.build(entry, "tokens")], config.hidden_size)
+            samples = [_run(entering, self._entering(ids))[0] for ids in self._ids(SAMPLES)]
+            last = norm.build(whole, "tokens")
             for number in range(config.num_hidden_layers):
                 layer = _layer(read, f"encoder.layer.{number}.", config)
                 floats = layer.in_floats()
                 outputs = [_run(floats, sample) for sample in samples]
                 middle, inner = (np.concatenate([output[part] for output in outputs]) for part in (1, 2))
-                self._layers.append(layer.in_integers(np.concatenate(samples), middle, inner))
+                last = layer.add_in_integers(whole, last, np.concatenate(samples), middle, inner)
                 samples = [output[0] for output in outputs]
+        # One graph for all layers: its buffers are used again from layer to layer, and stay in the processor's cache.
+        self._session = whole.session("tokens", [last], config.hidden_size)
         exact = np.stack([self._pooled(sample) for sample in samples])
         return float((exact * self.encode(SAMPLES)).sum(axis=1).min())
 

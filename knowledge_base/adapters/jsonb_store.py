@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from knowledge_base.exact import ExactVectors
-from knowledge_base.stored import FloatArray, Hit, StoredPiece
+from knowledge_base.stored import FloatArray, Hit, StoredPiece, Transactions
 
 READ_TIMEOUT_S = 60.0
 """For all vectors at once: 100,000 are half a gigabyte of JSON."""
 
 PENDING = """
 SELECT count(*) FROM pieces p
-WHERE NOT EXISTS (SELECT FROM piece_vectors_json v WHERE v.piece_id = p.id AND v.model = $1)
+WHERE NOT EXISTS (SELECT FROM piece_vectors_json v WHERE v.piece_id = p.id AND v.model = $1 AND v.dimensions = $2)
 """
 
 MISSING = """
@@ -46,14 +45,6 @@ WHERE v.model = $1 AND v.dimensions = $2 ORDER BY p.id
 """
 
 
-class Transactions(Protocol):
-    """A pool of asyncpg connections with JSON codecs; it turns a database that is away into TemporaryError."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Any]:
-        """A connection inside a transaction."""
-        ...
-
-
 class JsonVectorStore:
     """The fallback for ``PgVectorStore``, with the same answers; its time grows with the number of pieces."""
 
@@ -64,8 +55,11 @@ class JsonVectorStore:
 
     async def pending(self, model: str, dimensions: int) -> int:
         async with self._pool.transaction() as db:
+            return int(await db.fetchval(PENDING, model, dimensions))
+
+    async def forget_other_sizes(self, model: str, dimensions: int) -> None:
+        async with self._pool.transaction() as db:
             await db.execute(FORGET_OTHER_SIZES, model, dimensions)
-            return int(await db.fetchval(PENDING, model))
 
     async def missing(self, model: str, limit: int) -> Sequence[StoredPiece]:
         async with self._pool.transaction() as db:

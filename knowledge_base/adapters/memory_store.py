@@ -81,12 +81,15 @@ class MemoryVectors:
         self._puts = 0
 
     async def pending(self, model: str, dimensions: int) -> int:
+        there = {number for number, (of, vector) in self._vectors.items() if of == model and len(vector) == dimensions}
+        return sum(piece.id not in there for piece, _, _, _ in self._documents.pieces())
+
+    async def forget_other_sizes(self, model: str, dimensions: int) -> None:
         self._vectors = {
             piece_id: (of, vector)
             for piece_id, (of, vector) in self._vectors.items()
             if of != model or len(vector) == dimensions
         }
-        return len(self._without(model))
 
     async def missing(self, model: str, limit: int) -> Sequence[StoredPiece]:
         return sorted(self._without(model), key=lambda piece: piece.id)[:limit]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import asyncpg
 
 from knowledge_base.pieces import PieceKind
-from knowledge_base.stored import FloatArray, Hit, StoredPiece
+from knowledge_base.stored import FloatArray, Hit, StoredPiece, Transactions
 from pipeline.domain.errors import PermanentError
 
 MIN_PGVECTOR = (0, 8, 4)
@@ -26,7 +25,7 @@ INDEX_LOCK_KEY = 0x5352_4556_4543  # "SREVEC"
 
 PENDING = """
 SELECT count(*) FROM pieces p
-WHERE NOT EXISTS (SELECT FROM piece_vectors v WHERE v.piece_id = p.id AND v.model = $1)
+WHERE NOT EXISTS (SELECT FROM piece_vectors v WHERE v.piece_id = p.id AND v.model = $1 AND v.dimensions = $2)
 """
 
 MISSING = """
@@ -87,14 +86,6 @@ WHERE v.model = $2 AND v.dimensions = cardinality($1::real[])
 NEAREST_EXACT = f"{COSINES} ORDER BY cosine DESC, p.id LIMIT $4"
 
 
-class Transactions(Protocol):
-    """A pool of asyncpg connections; it turns a database that is away into TemporaryError."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Any]:
-        """A connection inside a transaction."""
-        ...
-
-
 class PgVectorStore:
     """Vectors of the pieces. Every method raises PermanentError where pgvector or its tables are missing or too old."""
 
@@ -106,8 +97,12 @@ class PgVectorStore:
     async def pending(self, model: str, dimensions: int) -> int:
         async with self._pool.transaction() as db:
             await self._require(db)
+            return int(await db.fetchval(PENDING, model, dimensions))
+
+    async def forget_other_sizes(self, model: str, dimensions: int) -> None:
+        async with self._pool.transaction() as db:
+            await self._require(db)
             await db.execute(FORGET_OTHER_SIZES, model, dimensions)
-            return int(await db.fetchval(PENDING, model))
 
     async def missing(self, model: str, limit: int) -> Sequence[StoredPiece]:
         async with self._pool.transaction() as db:

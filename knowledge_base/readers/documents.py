@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from knowledge_base.chunking import Document, compose, fingerprint
 from knowledge_base.front_matter import take_front_matter
@@ -34,6 +36,7 @@ FORMATS: Mapping[str, Format] = {
     "pdf": Format((".pdf",), ("application/pdf",), 25_000_000),
     "text": Format((".txt",), ("text/plain",), 2_000_000),
 }
+_HEADING_MARK = re.compile(r"^(?=\s{0,3}#)", re.MULTILINE)
 _HTML_BEGINNINGS = (b"<!doctype html", b"<html")
 
 
@@ -107,16 +110,14 @@ def _from_text(raw: RawDocument, kind: str, content_hash: str, chunking: Chunkin
         entries, body, complaints = take_front_matter(decoded.text)
         title = ""
         notes += [f"front matter, {complaint}" for complaint in complaints]
-    return compose(
-        raw.path,
-        body,
-        entries,
-        content_hash=content_hash,
-        title=title,
-        source=raw.source,
-        notes=notes,
-        chunking=chunking,
+    read_as = partial(
+        compose, raw.path, content_hash=content_hash, title=title, source=raw.source, notes=notes, chunking=chunking
     )
+    document = read_as(body, entries)
+    if not document.chunks and kind not in ("html", "markdown"):
+        # Plain text knows no headings: a line that begins with # is what the file says.
+        document = read_as(_HEADING_MARK.sub(r"\\\g<0>", body), entries)
+    return document
 
 
 def _sniffed(content: bytes) -> str:

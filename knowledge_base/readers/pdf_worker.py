@@ -34,6 +34,8 @@ _DAMAGE = (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexErr
 _LIGATURES = {ord(one): two for one, two in zip("ﬀﬁﬂﬃﬄﬅﬆ", ("ff", "fi", "fl", "ffi", "ffl", "st", "st"), strict=True)}
 _MONO = re.compile(r"mono|courier|consol|menlo|inconsolata|typewriter|code", re.IGNORECASE)
 _BOLD = re.compile(r"bold|black|heavy|semibold", re.IGNORECASE)
+_SHORT = 0.8
+"""Of the longest line: a paragraph's first line fills its width."""
 _BULLET = re.compile(r"^\s*[•‣▪●◦∙·–]\s+")
 _PAGE_NUMBER = re.compile(r"^(?:page\s+)?\d{1,4}(?:\s*(?:/|of)\s*\d{1,4})?$", re.IGNORECASE)
 _MARKUP = re.compile(r"^(?=\s{0,3}(?:#{1,6}\s|```|~~~|<!--))")
@@ -124,6 +126,7 @@ def _read(content: bytes) -> dict[str, object]:
     title, entries = _metadata(reader)
     _grade([line for page in pages for line in page])
     pages = [_headings_joined(page) for page in _without_edges(pages)]
+    title = title or _first_words(pages)
     body = "\n\n".join("\n".join(_markdown(page)) for page in pages).translate(_LIGATURES)
     return {"title": title, "entries": entries, "body": body, "unread": unread}
 
@@ -135,6 +138,16 @@ def _metadata(reader: PdfReader) -> tuple[str, dict[str, str]]:
         return "", {}
     title = raw.pop("Title", "").removeprefix("Microsoft Word - ").strip()
     return ("" if _PRINTERS_TITLE.match(title) else title), raw
+
+
+def _first_words(pages: Sequence[Sequence[Line]]) -> str:
+    """The first line, where all type is alike and it stands as a title does: short, and by itself."""
+    lines = [line for page in pages for line in page]
+    if len(lines) < 2 or any(line.level for line in lines):
+        return ""
+    first, rest = lines[0], lines[1:]
+    by_itself = _apart(first, rest[0]) or len(first.shown) < _SHORT * max(len(line.shown) for line in rest)
+    return first.shown if by_itself and _may_head(first) else ""
 
 
 def _without_edges(pages: list[list[Line]]) -> list[list[Line]]:

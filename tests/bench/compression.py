@@ -51,8 +51,8 @@ def run() -> None:
         done = compress(items, BUDGET_TOKENS, query=query)
         took_ms.append((perf_counter() - start) * 1000)
         cpu_ms.append((process_time() - cpu) * 1000)
-        shown = {line for kept in done.items for line in kept.text.split("\n")}
-        assert sum(tokens(kept.text) for kept in done.items) <= BUDGET_TOKENS
+        shown = {line for text in done for line in text.split("\n")}
+        assert sum(map(tokens, done)) <= BUDGET_TOKENS
         ours.append(len(planted & shown) / len(planted))
         cut = BUDGET_TOKENS * 3 // len(items)
         heads = {line for item in items for line in item.text[:cut].split("\n")}

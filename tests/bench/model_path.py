@@ -30,7 +30,7 @@ VERDICT = {"agrees": True, "category": "memory", "score": 0.8, "objections": [],
 
 
 SCHEDULES = (
-    ("no schedule", Limits(deadline_s=600.0, tools_until_s=600.0), False),
+    ("no schedule", Limits(deadline_s=600.0), False),
     ("28 s for the author", DEFAULT_LIMITS, False),
     ("20 s for the author, then a reviewer as slow", Limits(deadline_s=20.0), True),
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowledge_base.compress import Item, compress, fit, marker, tokens
+from knowledge_base.compress import WORDS_MARKER, Item, compress, fit, marker, tokens
 from knowledge_base.wording import changed, essentials
 
 NOISE = "2026-01-02T03:04:{:02d}Z info handled request {} of shop in {} ms"
@@ -28,9 +28,7 @@ def spent(pairs: list[tuple[str, str]]) -> int:
 
 def test_what_fits_is_not_touched() -> None:
     items = [Item("E1", "one\n\n\ttwo  "), Item("K1", "three", citable=False), Item("E2", "")]
-    done = compress(items, 100)
-    assert [(kept.id, kept.text) for kept in done.items] == [("E1", "one\n\n\ttwo  "), ("K1", "three"), ("E2", "")]
-    assert done.dropped == ()
+    assert compress(items, 100) == ["one\n\n\ttwo  ", "three", ""]
 
 
 def test_the_telling_lines_stay_and_the_rest_is_said() -> None:
@@ -38,15 +36,14 @@ def test_the_telling_lines_stay_and_the_rest_is_said() -> None:
     refused = "payments: connection to 10.0.0.7:5432 refused 12 times, pool not exhausted"
     log = with_lines(noise(300), (120, killed), (240, refused))
     done = compress([Item("E1", log), Item("E2", "p99 latency of checkout is 2300 ms, usually 180 ms")], 150)
-    (first, second) = done.items
-    assert killed in first.text.split("\n")
-    assert refused in first.text.split("\n")
-    assert second.text == "p99 latency of checkout is 2300 ms, usually 180 ms"
-    kept = [line for line in first.text.split("\n") if not line.startswith("[…")]
-    assert first.dropped_lines == 302 - len(kept)
-    assert first.text.split("\n")[-1] == marker(log.split("\n")[::-1].index(kept[-1]))
-    assert done.dropped == (f"E1: {first.dropped_lines} lines, {first.dropped_chars} characters left out",)
-    assert first.dropped_chars > 0.9 * len(log)
+    (first, second) = done
+    lines = first.split("\n")
+    assert {killed, refused} <= set(lines)
+    assert second == "p99 latency of checkout is 2300 ms, usually 180 ms"
+    kept = [line for line in lines if not line.startswith("[…")]
+    assert sum(int(line.split()[1]) for line in lines if line.startswith("[…")) == 302 - len(kept)
+    assert lines[-1] == marker(log.split("\n")[::-1].index(kept[-1]))
+    assert len(first) < 0.1 * len(log)
 
 
 def test_the_question_decides_among_documents() -> None:
@@ -54,7 +51,7 @@ def test_the_question_decides_among_documents() -> None:
     parts[6] = "## Certificates\n\nRenew it before the day.\nThe ingress certificate is renewed by cert-manager."
     document = "\n\n".join(parts)
     done = compress([Item("K1", document, citable=False)], 60, query="certificate of the ingress expires")
-    lines = done.items[0].text.split("\n")
+    lines = done[0].split("\n")
     assert "The ingress certificate is renewed by cert-manager." in lines
     assert "## Certificates" in lines
     told_by_evidence = fit([("E1", "certificate of ingress shop ends in 2 days"), ("K1", document)], 90)
@@ -66,25 +63,22 @@ def test_lines_that_differ_in_figures_only_do_not_crowd_out_others() -> None:
     lines = [f"error: request {number} to cart timed out after {number + 5} ms" for number in range(200)]
     log = with_lines(lines, (150, "warning: deployment cart reverted to revision 41"))
     done = compress([Item("E1", log)], 120)
-    assert "warning: deployment cart reverted to revision 41" in done.items[0].text
-    assert "timed out" in done.items[0].text
+    assert "warning: deployment cart reverted to revision 41" in done[0]
+    assert "timed out" in done[0]
 
 
 def test_every_piece_of_evidence_keeps_a_line_before_one_gets_two() -> None:
     loud = "\n".join(f"error: OOM number {number} in {name}" for number, name in enumerate("abcdefgh" * 5))
     items = [Item("E1", loud), *(Item(f"E{number}", f"quiet line {number}\nmore") for number in range(2, 6))]
     done = compress(items, 150)
-    assert [kept.id for kept in done.items] == ["E1", "E2", "E3", "E4", "E5"]
-    assert all(kept.text for kept in done.items)
-    assert done.items[0].dropped_lines
-    nothing = compress(items, 0)
-    assert [kept.text for kept in nothing.items] == [""] * 5
-    assert len(nothing.dropped) == 5
+    assert len(done) == 5
+    assert all(done)
+    assert "left out" in done[0]
+    assert compress(items, 0) == [""] * 5
 
 
 def test_one_line_longer_than_the_budget_is_left_out_whole() -> None:
-    done = compress([Item("E1", "x" * 3000 + " OOMKilled")], 100)
-    assert (done.items[0].text, done.items[0].dropped_lines, done.items[0].dropped_chars) == ("", 1, 3010)
+    assert compress([Item("E1", "x" * 3000 + " OOMKilled")], 100) == [""]
 
 
 @given(
@@ -152,25 +146,46 @@ def test_prose_may_lose_words_and_evidence_may_not() -> None:
     items = [Item("E1", "OOMKilled 137"), Item("K1", prose, citable=False)]
     done = compress(items, 200, shorten=shorten)
     assert asked == [prose]
-    assert done.items[0].text == "OOMKilled 137"
-    assert done.items[1].text.startswith("Look volume data-0 and do not delete")
-    assert done.items[1].shortened
-    assert done.dropped[0].endswith("words dropped inside lines")
+    assert done[0] == "OOMKilled 137"
+    assert done[1].startswith(f"{WORDS_MARKER}\nLook volume data-0 and do not delete")
 
     def careless(text: str, share: float) -> str:
         del share
         return text.replace("not ", "")
 
     document = prose.replace(". ", ".\n")
-    kept = compress([items[0], Item("K1", document, citable=False)], 200, shorten=careless).items[1]
-    assert not kept.shortened
-    assert set(kept.text.split("\n")) - set(document.split("\n")) == {
-        line for line in kept.text.split("\n") if line.startswith("[…")
-    }
+    kept = compress([items[0], Item("K1", document, citable=False)], 200, shorten=careless)[1].split("\n")
+    assert set(kept) - set(document.split("\n")) == {line for line in kept if line.startswith("[… ")} != {WORDS_MARKER}
+
+
+def test_only_sentences_are_shortened() -> None:
+    prose = "It is usually a good idea to have a look at the pods before you do anything else to the service."
+    kept = [
+        "## What to do when the pods of the service are killed and nobody can tell why that is so",
+        "```",
+        "kubectl get pods --all-namespaces --sort-by=.status.startTime and this is a long line in a fence",
+        "```",
+        "    kubectl delete pod of the service that is indented, and that has to be typed as it stands here",
+        "2026-01-02T03:04:05Z the service answers with errors and the pods of it are killed again and again",
+        "time=03:04 level=error the service answers with errors and the pods of it are killed again and again",
+        "| a row of a table | the service answers with errors and the pods of it are killed again and again |",
+        "`kubectl describe pod of the service, which is a command by itself and which nobody may shorten`",
+    ]
+    asked: list[str] = []
+
+    def shorten(text: str, share: float) -> str:
+        asked.append(text)
+        return text.replace("It is usually a good idea to have a look", "Look")
+
+    text = "\n".join([prose, *kept, prose])
+    done = compress([Item("K1", text, citable=False)], len(text) // 3 - 5, shorten=shorten)[0].split("\n")
+    assert asked == [prose, prose]
+    assert done[0] == WORDS_MARKER
+    assert [line for line in done if line in kept] == kept
 
 
 def test_the_same_choice_every_time() -> None:
     rng = random.Random(5)
     lines = [" ".join(rng.choices(["error", "disk", "of", "cart", "slow", "7", "is"], k=6)) for _ in range(200)]
-    items = [Item("E1", "\n".join(lines[:100])), Item("K1", "\n".join(lines[100:]), citable=False, weight=2.0)]
+    items = [Item("E1", "\n".join(lines[:100])), Item("K1", "\n".join(lines[100:]), citable=False)]
     assert compress(items, 200) == compress(items, 200)
