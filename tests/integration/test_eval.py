@@ -85,12 +85,16 @@ async def test_cases_are_diagnosed_scored_and_told_and_a_broken_one_stops_no_oth
     assert left == 0
 
 
-async def first_runbook(store: Store) -> tuple[JsonValue, str]:
-    """How the first passage of the first incident was found, and the document it is of."""
+async def retrieved(store: Store) -> Any:
+    """What was searched for the first incident, and found."""
     async with store.begin() as uow:
         trail = await uow.trace.read(IncidentId(1))
-    found: Any = next(one.entry.data for one in trail if one.entry.kind is TraceKind.RETRIEVED)
-    first = found["passages"][0]
+    return next(one.entry.data for one in trail if one.entry.kind is TraceKind.RETRIEVED)
+
+
+async def first_runbook(store: Store) -> tuple[JsonValue, str]:
+    """How the first passage of the first incident was found, and the document it is of."""
+    first = (await retrieved(store))["passages"][0]
     return first["method"], str(first["document"]).rpartition("/")[2]
 
 
@@ -107,6 +111,7 @@ async def test_an_incident_that_was_recorded_is_a_case_that_gives_the_same_answe
             assert (await first_runbook(bench.store)) == ("alert", "certificate-expiry.md"), (
                 "the alert's own comes first"
             )
+            assert (await retrieved(bench.store))["filters"]["category"] == "memory"
             place = await record_incident(bench.store, IncidentId(1), tmp_path, Catalogue(case.services))
             with pytest.raises(ConfigurationError, match="is there already"):
                 await record_incident(bench.store, IncidentId(1), tmp_path, Catalogue(case.services))
@@ -119,6 +124,30 @@ async def test_an_incident_that_was_recorded_is_a_case_that_gives_the_same_answe
         async with work.bench(again) as bench:
             (same,) = (await run_case(again, bench)).told
     assert (same.root, same.category, same.conclusion) == (told.root, told.category, told.conclusion)
+
+
+async def test_a_case_is_run_as_the_bot_runs(database_dsn: str, tmp_path: Path) -> None:
+    """Secrets are taken out of what is recorded, documents and evidence alike."""
+    secret = "sk-ant-api03-" + "Zq7" * 12
+    docs = tmp_path / "runbooks"
+    docs.mkdir()
+    (docs / "leak.md").write_text(f"---\nalerts: [CheckoutLeaks]\n---\n# Leak\n\nLog in with {secret} and restart.")
+    world = leak()
+    world.alert("checkout leaks", "CheckoutLeaks")
+    world.log("checkout", -3.0, f"ERROR cannot charge with key {secret}")
+    world.write(tmp_path)
+    settings = load({"DATABASE_URL": database_dsn, "SRE_RUNBOOKS": str(docs)}, None)
+    case = read_case(tmp_path / "leak")
+    async with eval_bench(settings, "rules", embed=False) as work, work.bench(case) as bench:
+        await run_case(case, bench)
+        async with bench.store.begin() as uow:
+            told = await uow.incidents.case(IncidentId(1))
+    assert told is not None
+    assert told.passages[0].document.endswith("leak.md")
+    assert "and restart." in told.passages[0].text
+    lines = [one.statement for one in told.evidence if "cannot charge with key" in one.statement]
+    assert lines
+    assert secret not in str((told.passages, told.evidence))
 
 
 async def test_a_copy_has_what_the_template_has_and_its_own_time(database_dsn: str) -> None:
