@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.domain.execution import Execution, Intent, Step
+from collections.abc import Sequence
+
+from executors.rollback import order_rollback
+from pipeline.domain.canary import CanaryVerdict, Judgement
+from pipeline.domain.execution import Execution, Intent, SeenInstance, Step, StoodBefore, change_of_replicas, has_canary
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.plan import (
     Operation,
@@ -10,13 +14,13 @@ from pipeline.domain.plan import (
 )
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
+from pipeline.ports.executions import TAKEN_OVER
 from pipeline.ports.store import Store, UnitOfWork
 from pipeline.stages.advance import advance, line, record
 
 PATIENCE_S = 45.0
 """How long an approved execution may wait for a readable target or a free lock before it is given up, unchanged."""
 RETRY_S = 3.0
-TAKEN_OVER = "another worker took this execution over"
 
 
 class Ledger:
@@ -26,7 +30,7 @@ class Ledger:
         self._store = store
         self._clock = clock
 
-    async def dispatched(self, execution: Execution, step: Step, intent: Intent) -> str:
+    async def dispatched(self, execution: Execution, step: Step, intent: Intent, before: StoodBefore) -> str:
         """Commits the intent of one call. Empty when the call may go out now, else why not."""
         async with self._store.begin() as uow:
             refusal = await uow.executions.may_call(execution.id, execution.fence)
@@ -34,7 +38,7 @@ class Ledger:
                 return refusal
             if not await uow.executions.move(execution.id, execution.fence, ExecutionState.DISPATCHED):
                 return TAKEN_OVER
-            if not await uow.executions.step_dispatched(intent):
+            if not await uow.executions.step_dispatched(intent, before):
                 raise RuntimeError(f"step {step.number} of execution {execution.id} is not pending")
             await self._note(
                 uow,
@@ -44,6 +48,7 @@ class Ledger:
                 fence=intent.fence,
                 generation=intent.generation,
                 operation=step.operation.model_dump_json(),
+                before=before.model_dump_json(),
             )
         return ""
 
@@ -60,6 +65,17 @@ class Ledger:
                 notices=[line(f"⚙️ {said}")],
             )
         return True
+
+    async def batch_begun(self, uow: UnitOfWork, execution: Execution, steps: Sequence[Step]) -> bool:
+        """Writes down which steps go out together. False when the fence is lost."""
+        number = await uow.executions.begin_batch(execution.id, execution.fence, [step.number for step in steps])
+        if number and len(execution.steps) > 1:
+            what = ", ".join(str(step.number) for step in steps)
+            canary = ", the canary" if number == 1 and has_canary(execution.kind, len(execution.steps)) else ""
+            await self._note(
+                uow, execution, f"batch {number}{canary}: step {what} of {len(execution.steps)}", batch=number
+            )
+        return number > 0
 
     async def step_not_applied(self, execution: Execution, step: Step, detail: str) -> None:
         """Proven: the target refused or never got it. The step may be tried again."""
@@ -86,10 +102,37 @@ class Ledger:
             if execution.kind == "apply":
                 await advance(uow, incident, IncidentState.VERIFYING, entries=[entry])
                 return
-            outcome = "not recovered; rolled back to what stood before, a person has to look"
+            why = await self._why_rolled_back(uow, execution)
+            outcome = f"{why}, rolled back: {change_of_replicas(execution)}; a person has to look"
             await advance(
                 uow, incident, IncidentState.ESCALATED, outcome=outcome, entries=[entry], notices=[line(f"↩️ {outcome}")]
             )
+
+    async def watching(self, execution: Execution, canary: Sequence[SeenInstance], *, begins: bool) -> float | None:
+        """For how many seconds the canary has been watched; ``begins`` tells of it. None when the fence is lost."""
+        async with self._store.begin() as uow:
+            lasted_s = await uow.executions.watch(execution.id, execution.fence, canary)
+            if begins and lasted_s is not None:
+                names = ", ".join(one.name for one in canary) or "the first replica"
+                await self._note(uow, execution, f"{names} is watched before the others follow", step=1)
+        return lasted_s
+
+    async def canary_judged(self, execution: Execution, judgement: Judgement) -> bool:
+        """The watch is over. True when the rest may follow; else it ends here, and what can be is put back."""
+        if judgement.verdict is CanaryVerdict.AS_GOOD:
+            async with self._store.begin() as uow:
+                if not await uow.executions.watched(execution.id, execution.fence, judgement.verdict.value):
+                    return False
+                said = f"the first replica is as good as the others, going on: {judgement.reason}"
+                entry = TraceEntry(TraceKind.EXECUTION, said, {"execution": execution.id, "canary": judgement.verdict})
+                await record(uow, execution.incident_id, entries=[entry], notices=[line(f"🐤 {said}")])
+            return True
+        word = "is worse" if judgement.verdict is CanaryVerdict.WORSE else "cannot be judged"
+        reason = f"stopped after the canary: it {word}: {judgement.reason}"
+        async with self._store.begin() as uow:
+            await uow.executions.watched(execution.id, execution.fence, judgement.verdict.value)
+            await self._end(uow, execution, ExecutionState.FAILED, reason, blocked=False, undo=True)
+        return False
 
     async def failed(self, execution: Execution, reason: str, *, blocked: bool) -> None:
         """Ends the execution where it stands, says how much was changed, and calls a person."""
@@ -126,7 +169,14 @@ class Ledger:
                 await self._note(uow, execution, f"waiting: {reason}")
 
     async def _end(
-        self, uow: UnitOfWork, execution: Execution, state: ExecutionState, reason: str, *, blocked: bool
+        self,
+        uow: UnitOfWork,
+        execution: Execution,
+        state: ExecutionState,
+        reason: str,
+        *,
+        blocked: bool,
+        undo: bool = False,
     ) -> None:
         if not await uow.executions.move(execution.id, execution.fence, state, detail=reason):
             return
@@ -144,6 +194,14 @@ class Ledger:
         if incident is None or incident.state is not IncidentState.MITIGATING:
             return
         outcome = f"{reason}; {changed}"
+        if execution.kind == "rollback":
+            why = await self._why_rolled_back(uow, execution)
+            outcome = f"{why}, and the rollback did not go through: {outcome}; a person has to look"
+        plan = await uow.plans.get(execution.plan_id) if undo else None
+        if plan is not None and await order_rollback(uow, plan):
+            entry = TraceEntry(TraceKind.EXECUTION, f"{outcome}; rolling back", {"execution": execution.id})
+            await record(uow, execution.incident_id, entries=[entry], notices=[line(f"↩️ {outcome}; rolling back")])
+            return
         await advance(
             uow,
             incident,
@@ -152,6 +210,11 @@ class Ledger:
             entries=[TraceEntry(TraceKind.EXECUTION, outcome, {"execution": execution.id, "state": state.value})],
             notices=[line(f"🛑 {execution.kind} ended: {outcome}")],
         )
+
+    async def _why_rolled_back(self, uow: UnitOfWork, execution: Execution) -> str:
+        applied = await uow.executions.of_plan(execution.plan_id, "apply")
+        failed = applied is not None and applied.state is ExecutionState.FAILED
+        return applied.detail if failed and applied is not None else "not recovered"
 
     async def _note(self, uow: UnitOfWork, execution: Execution, summary: str, **data: str | int) -> None:
         entry = TraceEntry(TraceKind.EXECUTION, summary, {"execution": execution.id, **data})

@@ -38,7 +38,8 @@ class Recovery:
         self._worker = worker
 
     async def run_once(self) -> bool:
-        """Takes one execution over. False when none was left behind."""
+        """Takes one execution over. False when none was left behind. Locks are seen to first."""
+        await self._runner.tend_locks()
         async with self._store.begin() as uow:
             execution = await uow.executions.take_over(worker=self._worker, lease_s=self._settings.lease_s)
         if execution is None:

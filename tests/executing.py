@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from executors.ledger import Ledger
@@ -13,6 +14,7 @@ from executors.recovery import Recovery
 from executors.runner import Runner
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.canary import CanarySettings
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.execution import Execution, Finding, Intent
 from pipeline.domain.ids import ExecutionId
@@ -23,20 +25,23 @@ from pipeline.domain.plan import (
     Operation,
     RestartAction,
     ScaleAction,
+    ScaleTo,
     TargetAction,
     TargetRef,
     TargetState,
 )
+from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from pipeline.domain.trace import TraceKind
 from pipeline.ports.clock import SystemClock
 from pipeline.ports.locks import Locks
 from pipeline.ports.targets import Target, Targets
 from pipeline.stages.settings import LoopSettings
+from tests.builders import CHECKOUT
 from tests.contract.targets.places import KubePlace
 from tests.kube_server import Call
-from tests.stored import approved, case_of, execution_of
+from tests.stored import approved, case_of, execution_of, until
 
-SETTINGS = LoopSettings(lease_s=60.0, settle_timeout_s=30.0)
+SETTINGS = LoopSettings(lease_s=60.0, settle_timeout_s=30.0, canary=CanarySettings(watch_s=0.1))
 RESOURCE = "kubernetes/shop/checkout"
 
 Moment = Callable[[], Awaitable[None]]
@@ -79,6 +84,12 @@ class Stoppable(Target):
         said = await self._inner.apply(ref, operation, intent)
         await self._reach("applied")
         return said
+
+    async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
+        return await self._inner.calls(ref, operation, generation)
+
+    async def rehearse(self, ref: TargetRef, operation: Operation, generation: str) -> str:
+        return await self._inner.rehearse(ref, operation, generation)
 
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         return await self._inner.settled(ref, operation)
@@ -149,10 +160,20 @@ class Bench:
 
 
 async def bench(
-    store: PostgresStore, place: KubePlace, locks: Locks, *, restarts: int = 2, to_replicas: int | None = None
+    store: PostgresStore,
+    place: KubePlace,
+    locks: Locks,
+    *,
+    replicas: int = 2,
+    restarts: int = 2,
+    to_replicas: int | None = None,
 ) -> Bench:
-    """Approves a restart of ``restarts`` replicas, or a scale to ``to_replicas``."""
+    """Approves a restart of ``restarts`` replicas, or a scale to ``to_replicas``; the service does well throughout."""
+    await measured(store, Signal.ERROR_RATIO, before=0.001, after=0.001)
+    await measured(store, Signal.LATENCY_P99, before=0.2, after=0.21)
     ref = await place.target.resolve(place.address)
+    await place.scale_by_another(ref, replicas)
+    await until(lambda: place.target.settled(ref, ScaleTo(replicas=replicas)))
     before = await place.target.observe(ref)
     names = [InstanceRef(name=one.name, uid=one.uid) for one in before.instances[:restarts]]
     action: TargetAction = RestartAction(instances=tuple(names))
@@ -160,6 +181,23 @@ async def bench(
         action = ScaleAction(from_replicas=before.replicas, to_replicas=to_replicas)
     execution_id = await approved(store, action, target=ref, generation=before.generation)
     return Bench(store, place, locks, Stoppable(place.target), before, execution_id)
+
+
+async def measured(
+    store: PostgresStore,
+    signal: Signal,
+    *,
+    instance: str = "",
+    before: float | None = None,
+    after: float | None = None,
+) -> None:
+    """Samples of checkout from before any step and from after all of them: their times lie beyond the test's end."""
+    now, key = datetime.now(UTC), SeriesKey(CHECKOUT, signal, instance)
+    told = [(before, -10 * number) for number in range(1, 6)] + [(after, 3600 + number) for number in range(5)]
+    async with store.begin() as uow:
+        await uow.telemetry.save_samples(
+            [Sample(key, now + timedelta(seconds=at_s), value) for value, at_s in told if value is not None]
+        )
 
 
 async def run_and_die(runner: Runner, target: Stoppable, moment: str, *, nth: int = 1) -> None:

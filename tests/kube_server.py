@@ -25,6 +25,7 @@ class Call(NamedTuple):
     resource: str
     namespace: str
     name: str
+    rehearsed: bool = False
 
 
 class Refused(Exception):
@@ -76,7 +77,7 @@ class KubeServer:
 
     @property
     def writes(self) -> list[Call]:
-        return [call for call in self.calls if call.verb in ("patch", "delete")]
+        return [call for call in self.calls if call.verb in ("patch", "delete") and not call.rehearsed]
 
     def used(self) -> set[tuple[str, str, str]]:
         """The rights that the calls so far needed."""
@@ -147,6 +148,8 @@ class KubeServer:
             )
         if type(replicas := merged["spec"]["replicas"]) is not int or replicas < 0:
             raise Refused(422, "Invalid", f"{named} is invalid: spec.replicas: Invalid value: {replicas}")
+        if _rehearsed(request):
+            return web.json_response(merged)
         return web.json_response(self.cluster.replace(key, merged))
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -156,7 +159,7 @@ class KubeServer:
         if wanted_uid != stored["metadata"]["uid"]:
             mismatch = _uid_mismatch({"metadata": {"uid": wanted_uid}}, stored)
             raise Refused(409, "Conflict", f'Operation cannot be fulfilled on {key[0]} "{key[2]}": {mismatch}')
-        return web.json_response(self.cluster.delete_pod(key))
+        return web.json_response(stored if _rehearsed(request) else self.cluster.delete_pod(key))
 
     def _stored(self, key: Key) -> Object:
         try:
@@ -201,7 +204,14 @@ def _call(request: web.Request) -> Call:
     name = found.get("name", "")
     verb = request.method.lower() if name else "list"
     group = "apps" if request.path.startswith("/apis/apps/") else ""
-    return Call(verb, group, found.get("resource", ""), found.get("namespace", ""), name)
+    return Call(verb, group, found.get("resource", ""), found.get("namespace", ""), name, _rehearsed(request))
+
+
+def _rehearsed(request: web.Request) -> bool:
+    """Checked like any other, and not stored: https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run"""
+    if (asked := request.query.get("dryRun", "")) not in ("", "All"):
+        raise Refused(422, "Invalid", f"dryRun: Unsupported value: {asked!r}: supported values: All")
+    return asked == "All"
 
 
 def _forbidden(call: Call) -> str:

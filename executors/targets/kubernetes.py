@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from kubernetes import config
 from kubernetes.client import Configuration
@@ -110,14 +110,12 @@ class KubernetesTarget(Target):
             replicas=workload.replicas,
             # As its controller counts: a pod on its way out, or ended, is none of its replicas.
             instances=tuple(InstanceState(pod.name, pod.uid, pod.ready) for pod in pods if _is_live(pod)),
+            revision=", ".join(workload.images),
+            rollout=workload.rollout,
         )
 
     async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
-        workload = await self._workload(ref)
-        if str(workload.generation) != intent.generation:
-            raise PreconditionFailed(
-                f"{ref.describe()} has changed: it is at generation {workload.generation}, not {intent.generation}"
-            )
+        workload = await self._at_generation(ref, intent.generation)
         match operation:
             case RestartInstance(instance=instance):
                 return await self._restart(workload, instance)
@@ -125,6 +123,29 @@ class KubernetesTarget(Target):
                 return await self._scale(ref, workload, replicas, intent)
             case _:
                 assert_never(operation)
+
+    async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
+        workload = await self._workload(ref)
+        match operation:
+            case RestartInstance(instance=instance):
+                sent = self._api.shown_delete(workload.namespace, instance.name, instance.uid)
+            case ScaleTo(replicas=replicas):
+                sent = self._api.shown_patch(workload, _scaled(replicas, _placeholders(generation)))
+            case _:
+                assert_never(operation)
+        return (f"{sent} only while {workload.kind} {ref.describe()} is at generation {generation}",)
+
+    async def rehearse(self, ref: TargetRef, operation: Operation, generation: str) -> str:
+        workload = await self._at_generation(ref, generation)
+        match operation:
+            case RestartInstance(instance=instance):
+                await self._api.delete_pod(workload.namespace, instance.name, instance.uid, rehearsed=True)
+            case ScaleTo(replicas=replicas):
+                marks = _placeholders(generation)
+                await self._api.patch_workload(workload, _scaled(replicas, marks), rehearsed=True)
+            case _:
+                assert_never(operation)
+        return "accepted by the API server (dryRun=All)"
 
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         workload = await self._workload(ref)
@@ -194,10 +215,7 @@ class KubernetesTarget(Target):
         if seen.get(_EXECUTION) == str(intent.execution_id) and _number(seen.get(_FENCE)) > intent.fence:
             raise PreconditionFailed(f"{ref.describe()} bears fence {seen[_FENCE]}, we hold {intent.fence}")
         try:
-            await self._api.patch_workload(
-                workload,
-                {"metadata": {"annotations": _marks(intent)}, "spec": {"replicas": replicas}},
-            )
+            await self._api.patch_workload(workload, _scaled(replicas, _marks(intent)))
         except PreconditionFailed as error:
             # Each change of its status raises the resourceVersion too, and in an incident they are many.
             if (await self._workload(ref)).generation != workload.generation:
@@ -221,6 +239,14 @@ class KubernetesTarget(Target):
                 return _scale_finding(workload, intent)
             case _:
                 assert_never(operation)
+
+    async def _at_generation(self, ref: TargetRef, generation: str) -> Workload:
+        workload = await self._workload(ref)
+        if str(workload.generation) != generation:
+            raise PreconditionFailed(
+                f"{ref.describe()} has changed: it is at generation {workload.generation}, not {generation}"
+            )
+        return workload
 
     async def _workload(self, ref: TargetRef) -> Workload:
         """Raises PreconditionFailed when it is not the one that ``ref`` means."""
@@ -251,6 +277,15 @@ def _marks(intent: Intent) -> dict[str, str]:
         _FENCE: str(intent.fence),
         _GENERATION: intent.generation,
     }
+
+
+def _placeholders(generation: str) -> dict[str, str]:
+    """The marks where there is no execution yet."""
+    return {_EXECUTION: "<execution>", _STEP: "<step>", _FENCE: "<fence>", _GENERATION: generation}
+
+
+def _scaled(replicas: int, marks: dict[str, str]) -> dict[str, Any]:
+    return {"metadata": {"annotations": marks}, "spec": {"replicas": replicas}}
 
 
 def _scale_finding(workload: Workload, intent: Intent) -> Finding | None:

@@ -21,6 +21,7 @@ from kubernetes.client import (
     V1LabelSelector,
     V1ObjectMeta,
     V1Pod,
+    V1PodTemplateSpec,
     V1Preconditions,
     V1StatefulSet,
 )
@@ -30,6 +31,7 @@ from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionF
 Kind = Literal["Deployment", "StatefulSet"]
 KINDS: tuple[Kind, ...] = ("Deployment", "StatefulSet")
 _RESOURCES: dict[Kind, str] = {"Deployment": "deployments.apps", "StatefulSet": "statefulsets.apps"}
+_REVISION = "deployment.kubernetes.io/revision"
 _UNANSWERED = (0, HTTPStatus.REQUEST_TIMEOUT)
 """Statuses below 500 that leave open what became of a write; the client makes 0 of a TLS failure."""
 
@@ -55,6 +57,9 @@ class Workload:
     replicas: int
     annotations: Mapping[str, str]
     selector: str
+    images: tuple[str, ...]
+    rollout: str
+    """The number or name of what is rolled out; empty until the controller has written it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +115,38 @@ class KubernetesApi:
         except _Missing:
             return None
 
-    async def patch_workload(self, workload: Workload, patch: dict[str, Any]) -> None:
-        """A JSON merge patch (RFC 7386) with the uid and resourceVersion as preconditions."""
+    async def patch_workload(self, workload: Workload, patch: dict[str, Any], *, rehearsed: bool = False) -> None:
+        """A JSON merge patch (RFC 7386) with the uid and resourceVersion as preconditions.
+
+        ``rehearsed``: the server goes through all of it, admission too, and stores nothing (dryRun=All).
+        """
         write = (
             self._apps.patch_namespaced_deployment
             if workload.kind == "Deployment"
             else self._apps.patch_namespaced_stateful_set
         )
         right = _Right("patch", _RESOURCES[workload.kind], workload.namespace)
-        body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": workload.uid}}
-        body["metadata"]["resourceVersion"] = workload.resource_version
         await self._call(
-            right, write, workload.name, workload.namespace, body, _content_type="application/merge-patch+json"
+            right,
+            write,
+            workload.name,
+            workload.namespace,
+            _bound(workload, patch),
+            _content_type="application/merge-patch+json",
+            **_dry(rehearsed),
         )
+
+    def shown_patch(self, workload: Workload, patch: dict[str, Any]) -> str:
+        """``patch_workload`` as it goes over the wire."""
+        resource = _RESOURCES[workload.kind].partition(".")[0]
+        path = f"/apis/apps/v1/namespaces/{workload.namespace}/{resource}/{workload.name}"
+        body = json.dumps(_bound(workload, patch))
+        return f"PATCH {self._client.configuration.host}{path} (application/merge-patch+json) {body}"
+
+    def shown_delete(self, namespace: str, name: str, uid: str) -> str:
+        """``delete_pod`` as it goes over the wire."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        return f"DELETE {self._client.configuration.host}{path} {json.dumps({'preconditions': {'uid': uid}})}"
 
     async def pods(self, workload: Workload) -> tuple[Pod, ...]:
         """Those that belong to it, by way of its ReplicaSets for a Deployment."""
@@ -152,7 +176,7 @@ class KubernetesApi:
         except _Missing:
             return None
 
-    async def delete_pod(self, namespace: str, name: str, uid: str) -> None:
+    async def delete_pod(self, namespace: str, name: str, uid: str, *, rehearsed: bool = False) -> None:
         """Deletes this very pod, with its own grace period; refused when another bears its name by now."""
         await self._call(
             _Right("delete", "pods", namespace),
@@ -160,6 +184,7 @@ class KubernetesApi:
             name,
             namespace,
             body=V1DeleteOptions(preconditions=V1Preconditions(uid=uid)),
+            **_dry(rehearsed),
         )
 
     def close(self) -> None:
@@ -179,6 +204,16 @@ class KubernetesApi:
             ValueError,
         ) as error:  # ValueError: no JSON, or another shape
             raise _no_answer(right, f"{type(error).__name__}: {error}") from error
+
+
+def _bound(workload: Workload, patch: dict[str, Any]) -> dict[str, Any]:
+    """The patch with what makes the server refuse it once the object has changed."""
+    seen = {"uid": workload.uid, "resourceVersion": workload.resource_version}
+    return {**patch, "metadata": {**patch.get("metadata", {}), **seen}}
+
+
+def _dry(rehearsed: bool) -> dict[str, str]:
+    return {"dry_run": "All"} if rehearsed else {}
 
 
 def _no_answer(right: _Right, why: str) -> SreBotError:
@@ -239,7 +274,21 @@ def _workload(kind: Kind, found: V1Deployment | V1StatefulSet) -> Workload:
         replicas=1 if spec.replicas is None else spec.replicas,
         annotations=meta.annotations or {},
         selector=_selector(spec.selector),
+        images=_images(spec.template),
+        rollout=_rollout(found),
     )
+
+
+def _rollout(found: V1Deployment | V1StatefulSet) -> str:
+    if isinstance(found, V1StatefulSet):
+        return str(found.status.current_revision or "") if found.status else ""
+    return str((_meta(found.metadata).annotations or {}).get(_REVISION, ""))
+
+
+def _images(template: V1PodTemplateSpec | None) -> tuple[str, ...]:
+    """What the pods are made to run, in the order of their containers."""
+    spec = template.spec if template is not None else None
+    return tuple(str(container.image or "") for container in (spec.containers if spec else None) or [])
 
 
 def _pod(found: V1Pod) -> Pod:

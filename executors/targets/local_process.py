@@ -109,17 +109,22 @@ class LocalProcessTarget(Target):
             "step": intent.step,
             "fence": intent.fence,
         }
+        verb, wish = _wish(operation, service.generation)
+        await self._write(ref, verb, wish | origin)
         match operation:
             case RestartInstance(instance=instance):
-                wish: dict[str, str | int] = {"instance": instance.name, "if_instance_uid": instance.uid}
-                await self._write(ref, "restart", wish | origin)
                 return f"restarted {instance.name} ({instance.uid})"
             case ScaleTo(replicas=replicas):
-                wish = {"replicas": replicas, "if_generation": service.generation}
-                await self._write(ref, "scale", wish | origin)
                 return f"scaled {ref.describe()} from {service.replicas} to {replicas}"
             case _:
                 assert_never(operation)
+
+    async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
+        service = await self._service(ref)
+        verb, wish = _wish(operation, service.generation)
+        body = json.dumps(wish | {"execution_id": "<execution>", "step": "<step>", "fence": "<fence>"})
+        url = f"{self._base_url}/v1/services/{ref.name}/{verb}"
+        return (f"POST {url} {body} only while {ref.describe()} is at generation {generation}",)
 
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         service = await self._service(ref)
@@ -255,6 +260,17 @@ class LocalProcessTarget(Target):
     @property
     def _it(self) -> str:
         return f"the demo world's supervisor at {self._base_url}"
+
+
+def _wish(operation: Operation, generation: int) -> tuple[str, dict[str, str | int]]:
+    """The verb of the supervisor, and the body but for its origin."""
+    match operation:
+        case RestartInstance(instance=instance):
+            return "restart", {"instance": instance.name, "if_instance_uid": instance.uid}
+        case ScaleTo(replicas=replicas):
+            return "scale", {"replicas": replicas, "if_generation": generation}
+        case _:
+            assert_never(operation)
 
 
 def _is_trace(change: _Change, ref: TargetRef, operation: Operation, intent: Intent) -> bool:

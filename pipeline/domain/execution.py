@@ -1,17 +1,22 @@
-"""An execution and its physical steps."""
+"""An execution, its physical steps in batches, and what stood before each of them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
 from pipeline.domain.lifecycle import ExecutionState
 from pipeline.domain.plan import (
     Operation,
+    ScaleTo,
     TargetRef,
+    TargetState,
 )
 
 
@@ -24,9 +29,42 @@ class StepState(StrEnum):
     FAILED = "failed"
 
 
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SeenInstance(_Stored):
+    """One replica as it was read."""
+
+    name: str
+    uid: str
+
+
+class StoodBefore(_Stored):
+    """A target as it was right before a call: what a rollback puts back. Empty is what the platform does not say."""
+
+    schema_version: Literal[1] = 1
+    generation: str
+    replicas: int
+    revision: str
+    rollout: str
+    instances: tuple[SeenInstance, ...]
+
+
+def stood_before(state: TargetState) -> StoodBefore:
+    """What is kept of ``state``."""
+    return StoodBefore(
+        generation=state.generation,
+        replicas=state.replicas,
+        revision=state.revision,
+        rollout=state.rollout,
+        instances=tuple(SeenInstance(name=one.name, uid=one.uid) for one in state.instances),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One physical change of one target."""
+    """One physical change of one target. Steps of one ``batch`` (from 1; 0: not begun) are under way together."""
 
     number: int
     operation: Operation
@@ -34,6 +72,9 @@ class Step:
     dispatched_at: datetime | None
     applied_at: datetime | None
     detail: str
+    batch: int = 0
+    before: StoodBefore | None = None
+    """The target right before the call; None while it has not been dispatched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +82,8 @@ class Execution:
     """One attempt at a plan (or at its rollback). ``fence`` grows with every claim.
 
     ``waiting_since``: when it first had to wait (for a lock, a readable target, an answer); None while it gets on.
+    ``canary``: the replicas that came of the first step, watched since ``watching_since``; ``canary_verdict`` is empty
+    until the watch is over.
     """
 
     id: ExecutionId
@@ -55,10 +98,64 @@ class Execution:
     waiting_since: datetime | None
     applied_at: datetime | None
     detail: str
+    canary: tuple[SeenInstance, ...] = ()
+    watching_since: datetime | None = None
+    canary_verdict: str = ""
 
     @property
     def physical_changes(self) -> int:
         return sum(step.state is StepState.APPLIED for step in self.steps)
+
+    @property
+    def pending(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.state is StepState.PENDING)
+
+    @property
+    def awaits_canary(self) -> bool:
+        """Whether the first step stands, others are to follow, and nobody knows yet how its replica does."""
+        return (
+            has_canary(self.kind, len(self.steps))
+            and self.physical_changes > 0
+            and bool(self.pending)
+            and not self.canary_verdict
+        )
+
+
+def has_canary(kind: str, steps: int) -> bool:
+    """A rollback is in a hurry, and a single step leaves nothing to hold back."""
+    return kind == "apply" and steps > 1
+
+
+def batch_size(*, ready: int, share: float) -> int:
+    """How many replicas may be away at once: ``share`` of the ``ready`` ones, at least one."""
+    return max(1, math.floor(share * ready))
+
+
+def next_batch(execution: Execution, *, ready: int, share: float) -> tuple[Step, ...]:
+    """What goes out together next: the rest of a batch that was interrupted, the canary alone, or the next few."""
+    pending = execution.pending
+    begun = tuple(step for step in pending if step.batch)
+    if begun:
+        return begun
+    if has_canary(execution.kind, len(execution.steps)) and not any(step.batch for step in execution.steps):
+        return pending[:1]
+    return pending[: batch_size(ready=ready, share=share)]
+
+
+def batches(kind: str, steps: int, *, ready: int, share: float) -> tuple[tuple[int, ...], ...]:
+    """The numbers of the steps as they would go out if nothing changed meanwhile."""
+    first = 1 if has_canary(kind, steps) else 0
+    size = batch_size(ready=ready, share=share)
+    rest = [tuple(range(start, min(start + size, steps + 1))) for start in range(first + 1, steps + 1, size)]
+    return (((1,),) if first else ()) + tuple(rest)
+
+
+def change_of_replicas(execution: Execution) -> str:
+    """``4 → 2 replicas``, by what stood before and what was wanted; empty where no number was changed."""
+    step = execution.steps[0] if execution.steps else None
+    if step is None or step.before is None or not isinstance(step.operation, ScaleTo):
+        return ""
+    return f"{step.before.replicas} → {step.operation.replicas} replicas"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,21 @@ class Target(Protocol):
         """
         ...
 
+    async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
+        """What ``apply`` would send, one line a call: method, URL, body, and what makes the target refuse it.
+
+        Nothing is changed; the target may be read for it. Raises as ``observe`` does.
+        """
+        ...
+
+    async def rehearse(self, ref: TargetRef, operation: Operation, generation: str) -> str:
+        """What the platform itself says to the call when it is asked not to carry it out; empty where it has no such.
+
+        Raises as ``apply`` does.
+        """
+        del ref, operation, generation
+        return ""
+
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
         """Whether the platform has carried the operation out (all wanted replicas ready, the old one gone)."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -122,6 +123,32 @@ async def test_a_missing_right_is_named(
     with pytest.raises(PermanentError, match=named) as caught:
         await place.target.apply(ref, wish, intent_for(before))
     assert f'cannot {missing[0]} resource "{missing[2]}"' in str(caught.value), "the server's own words"
+
+
+@pytest.mark.parametrize("operation", ["scale", "restart"])
+async def test_a_rehearsal_needs_the_same_rights_and_stores_nothing(place: KubePlace, operation: str) -> None:
+    ref = await place.target.resolve(place.address)
+    before = await place.target.observe(ref)
+    wish = ScaleTo(replicas=3) if operation == "scale" else RestartInstance(instance=_first(before))
+    right = ("patch", "apps", "deployments") if operation == "scale" else ("delete", "", "pods")
+    objects = copy.deepcopy(place.server.cluster.objects)
+    assert "dryRun=All" in await place.target.rehearse(ref, wish, before.generation)
+    assert place.server.cluster.objects == objects
+    assert right in place.server.used()
+    place.server.granted = GRANTED - {right}
+    with pytest.raises(PermanentError, match="may not"):
+        await place.target.rehearse(ref, wish, before.generation)
+
+
+async def test_what_is_rolled_out_is_read(place: KubePlace) -> None:
+    place.server.cluster.edit_annotations(place.key, {"deployment.kubernetes.io/revision": "7"})
+    ref = await place.target.resolve(place.address)
+    state = await place.target.observe(ref)
+    assert (state.revision, state.rollout) == ("main:1", "7")
+    async with kube_place("statefulsets") as other:
+        other.server.cluster.edit_status(other.key, currentRevision="checkout-6b8d")
+        ref = await other.target.resolve(other.address)
+        assert (await other.target.observe(ref)).rollout == "checkout-6b8d"
 
 
 async def test_refused_credentials_are_told(place: KubePlace) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,46 @@ async def test_a_workload_resolves_to_one_uid_and_is_observed(place: Place) -> N
     assert len({instance.uid for instance in state.instances}) == state.replicas
     assert state.generation
     assert place.proxy.writes == []
+
+
+@pytest.mark.parametrize("kind", ["scale", "restart"])
+async def test_the_calls_are_shown_as_they_are_then_sent(place: Place, kind: str) -> None:
+    ref, before = await _seen(place)
+    operation = ScaleTo(replicas=before.replicas + 1) if kind == "scale" else _restart_first(before)
+    (shown,) = await place.target.calls(ref, operation, before.generation)
+    assert shown.endswith(f"at generation {before.generation}")
+    said = await place.target.rehearse(ref, operation, before.generation)
+    assert (said != "") is (ref.platform == "kubernetes")
+    assert (await place.target.observe(ref)) == before, "nothing was changed"
+    place.proxy.requests.clear()
+    intent = intent_for(before)
+    await place.target.apply(ref, operation, intent)
+    (sent,) = place.proxy.writes
+    assert shown.startswith(f"{sent.method} {place.proxy.url}{sent.path} ")
+    body, _ = json.JSONDecoder().raw_decode(shown, shown.index("{"))
+    assert _but_for_its_origin(body) == _but_for_its_origin(json.loads(sent.body))
+
+
+def _but_for_its_origin(body: dict[str, Any]) -> object:
+    """Without the execution, step and fence, which a call bears and its announcement cannot know."""
+    mine = ("execution_id", "step", "fence", "sre-bot/execution", "sre-bot/step", "sre-bot/fence")
+    return {
+        name: _but_for_its_origin(value) if isinstance(value, dict) else value
+        for name, value in body.items()
+        if name not in mine
+    }
+
+
+async def test_a_rehearsal_is_held_to_the_generation(place: Place) -> None:
+    ref, before = await _seen(place)
+    if ref.platform == "local_process":
+        assert await place.target.rehearse(ref, ScaleTo(replicas=2), "of another time") == "", "it offers none"
+        return
+    with pytest.raises(PreconditionFailed, match="not of another time"):
+        await place.target.rehearse(ref, ScaleTo(replicas=2), "of another time")
+    gone = RestartInstance(instance=InstanceRef(name=before.instances[0].name, uid="of-a-former-one"))
+    with pytest.raises(PreconditionFailed):
+        await place.target.rehearse(ref, gone, before.generation)
 
 
 @pytest.mark.parametrize("field", ["name", "namespace"])

@@ -104,6 +104,20 @@ async def test_a_worker_that_wakes_up_late_changes_nothing(two_steps: Bench, sql
     assert await two_steps.told() == told
 
 
+async def test_a_lease_that_ran_out_ends_nothing(two_steps: Bench, sql: Connection) -> None:
+    """Stopped for longer than its lease while nobody else was there: it leaves off, and the rest is done later."""
+
+    async def oversleep() -> None:
+        await lapse(sql, "executions")
+
+    two_steps.target.at("observe", oversleep, nth=2)
+    assert await two_steps.runner().run_once()
+    left = await two_steps.execution()
+    assert (left.state, left.detail, two_steps.changes) == (ExecutionState.CLAIMED, "", [])
+    await finish(two_steps)
+    await carried_out(two_steps, changes=2)
+
+
 async def test_an_execution_whose_every_step_stands_is_done(one_step: Bench, sql: Connection) -> None:
     """Died between the record of the last step and that of the whole."""
     await one_step.runner().run_once()

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bot.slack.standing import standing
 from executors.ledger import Ledger
 from executors.rollback import order_rollback
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.locks import RedisLocks
+from pipeline.domain.canary import CanaryVerdict, Judgement
 from pipeline.domain.errors import TemporaryError
 from pipeline.domain.execution import Execution, StepState
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
@@ -18,7 +20,7 @@ from pipeline.domain.telemetry import Sample
 from pipeline.domain.trace import TraceKind
 from pipeline.domain.verification import Verdict, VerificationSettings
 from pipeline.ports.clock import SystemClock
-from pipeline.ports.locks import Lock
+from pipeline.ports.locks import Holder, Lock, Priority
 from pipeline.stages.verify import Verifier
 from tests.builders import ALICE, CHECKOUT, MEMORY
 from tests.executing import RESOURCE, Bench
@@ -52,20 +54,26 @@ async def test_two_steps_one_after_the_other(two_steps: Bench, locks: RedisLocks
     assert [step.state for step in case.execution.steps] == [StepState.APPLIED] * 2
     assert [call.verb for call in two_steps.changes] == ["delete", "delete"]
     assert not await two_steps.instances() & {one.uid for one in two_steps.before.instances}
-    assert await locks.holder(RESOURCE) is None
+    assert await locks.holder(RESOURCE) == Holder("sre-bot one", Priority.SRE), "until it is verified"
     told = await two_steps.told(TraceKind.EXECUTION, TraceKind.GUARDRAILS, TraceKind.LOCK)
     assert told[0] == "guardrails at the claim: all allow"
-    assert told[1].startswith(f"lock on {RESOURCE} taken")
+    assert told[1] == "batch 1, the canary: step 1 of 2"
+    assert told[2].startswith(f"lock on {RESOURCE} taken")
     names = [one.name for one in two_steps.before.instances]
-    assert [one.partition(":")[0] for one in told[2:]] == [
+    (came,) = [one.name for one in case.execution.canary]
+    assert [one.partition(":")[0] for one in told[3:]] == [
         "step 1 of 2 dispatched",
         "step 1 applied",
+        f"{came} is watched before the others follow",
+        "the first replica is as good as the others, going on",
+        "guardrails before step 2",
+        "batch 2",
         "step 2 of 2 dispatched",
         "step 2 applied",
         "apply carried out",
     ]
-    assert names[0] in told[2]
-    assert names[1] in told[4]
+    assert names[0] in told[3]
+    assert names[1] in told[9]
     assert not await two_steps.runner().run_once()
 
 
@@ -210,10 +218,12 @@ async def test_without_a_lock_service_the_fence_alone_has_to_do(one_step: Bench)
 
 async def test_a_lock_held_by_somebody_unknown_is_held_all_the_same(one_step: Bench, redis_url: str) -> None:
     class Forgetful(RedisLocks):
-        async def acquire(self, resource: str, *, holder: str, ttl_s: float) -> Lock | None:
+        async def acquire(
+            self, resource: str, *, holder: str, ttl_s: float, priority: Priority = Priority.SRE
+        ) -> Lock | None:
             return None
 
-        async def holder(self, resource: str) -> str | None:
+        async def holder(self, resource: str) -> Holder | None:
             raise TemporaryError("the connection was lost")
 
     forgetful = Forgetful(redis_url)
@@ -229,6 +239,7 @@ EVERYTHING = """SELECT (SELECT jsonb_agg(e) FROM executions e), (SELECT jsonb_ag
                        (SELECT jsonb_agg(i) FROM incidents i), (SELECT jsonb_agg(p) FROM plans p),
                        (SELECT count(*) FROM trace), (SELECT count(*) FROM outbox)"""
 LEDGER = (
+    "canary_judged",
     "step_applied",
     "step_not_applied",
     "step_refused",
@@ -273,12 +284,32 @@ async def test_the_ledger_takes_nothing_under_an_old_fence(
         assert await sql.fetchrow(EVERYTHING) == before, method
 
 
+async def test_batches_watches_and_locks_are_not_written_under_an_old_fence(
+    one_step: Bench, store: PostgresStore, sql: Connection
+) -> None:
+    del one_step
+    async with store.begin() as uow:
+        old = await uow.executions.claim(worker="one", lease_s=0.0)
+        assert old is not None
+        assert await uow.executions.take_over(worker="two", lease_s=600) is not None
+    before = await sql.fetchrow(EVERYTHING)
+    async with store.begin() as uow:
+        assert await uow.executions.begin_batch(old.id, old.fence, [1]) == 0
+        assert await uow.executions.watch(old.id, old.fence, ()) is None
+        assert not await uow.executions.watched(old.id, old.fence, "as_good")
+        assert not await uow.executions.hold(old.id, old.fence, Lock(RESOURCE, "token", 1))
+    assert await sql.fetchrow(EVERYTHING) == before
+
+
 async def _call(ledger: Ledger, method: str, old: Execution) -> None:
     match method:
         case "failed":
             await ledger.failed(old, "late", blocked=True)
         case "done":
             await ledger.done(old)
+        case "canary_judged":
+            for verdict in CanaryVerdict:
+                assert not await ledger.canary_judged(old, Judgement(verdict, "late"))
         case "ready_again" | "unknown" | "needs_human":
             await getattr(ledger, method)(old, "late")
         case _:
@@ -306,7 +337,9 @@ async def test_a_scale_that_did_not_help_is_put_back(scaling: Bench, store: Post
     assert case.rollback is not None
     assert (case.execution.state, case.rollback.state) == (ExecutionState.NOT_VERIFIED, ExecutionState.APPLIED)
     assert case.incident.state is IncidentState.ESCALATED
-    assert "rolled back to what stood before" in case.incident.outcome
+    assert case.incident.outcome == "not recovered, rolled back: 4 → 2 replicas; a person has to look"
+    assert standing(case).line.startswith("✅ approved by")
+    assert "❌ not recovered, rolled back: 4 → 2 replicas" in standing(case).line
     assert (await scaling.place.target.observe(scaling.before.ref)).replicas == 2
     assert [call.verb for call in scaling.changes] == ["patch", "patch"]
 

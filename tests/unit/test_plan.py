@@ -206,7 +206,7 @@ def test_physical_steps_are_one_a_replica_in_order_and_absolute() -> None:
 
 def test_an_action_in_words() -> None:
     assert describe_action(restart("checkout-1")) == "Restart checkout-1"
-    assert describe_action(restart("a", "b")) == "Restart a, b, one replica at a time"
+    assert describe_action(restart("a", "b")) == "Restart a, b, one replica first"
     assert describe_action(scale(2, 4)) == "Scale from 2 to 4 replicas"
     assert describe_action(manual()) == "By hand"
     assert make_target().describe() == "shop/checkout"

@@ -10,6 +10,7 @@ from pipeline.adapters.postgres.records import (
     PASSAGES,
     PLAN_COLUMNS,
     SEVERITY,
+    STEP_COLUMNS,
     VERIFICATION,
     approval,
     evidence,
@@ -56,6 +57,8 @@ async def read(connection: Connection, incident_id: IncidentId) -> Case | None:
         "SELECT plan_id, plan_hash, user_id, decision, reason, at FROM approvals WHERE plan_id = $1 ORDER BY id",
         plan_row["id"] if plan_row else None,
     )
+    applied = await _execution(connection, incident_id, "apply")
+    rollback = await _execution(connection, incident_id, "rollback")
     return Case(
         incident=incident(row),
         anomalies=tuple(stored_anomaly(item) for item in anomalies),
@@ -67,8 +70,9 @@ async def read(connection: Connection, incident_id: IncidentId) -> Case | None:
         plan=plan(plan_row) if plan_row else None,
         guardrails=guardrails(plan_row["guardrails"]) if plan_row else GuardrailResult(),
         approvals=tuple(approval(item) for item in approvals),
-        execution=await _execution(connection, incident_id, "apply"),
-        rollback=await _execution(connection, incident_id, "rollback"),
+        execution=applied,
+        # One of an earlier plan says nothing of this one.
+        rollback=rollback if rollback and applied and rollback.plan_id == applied.plan_id else None,
         verification=VERIFICATION.validate_python(row["verification"]) if row["verification"] else None,
         phase=Phase(row["phase"]),
         service_owner="",
@@ -88,8 +92,7 @@ async def _execution(connection: Connection, incident_id: IncidentId, kind: str)
     if row is None:
         return None
     steps = await connection.fetch(
-        """SELECT number, operation, state, dispatched_at, applied_at, detail FROM execution_steps
-           WHERE execution_id = $1 ORDER BY number""",
+        f"SELECT {STEP_COLUMNS} FROM execution_steps WHERE execution_id = $1 ORDER BY number",  # noqa: S608
         row["id"],
     )
     return execution(row, steps)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pipeline.adapters.postgres.pool import Connection
-from pipeline.adapters.postgres.records import EXECUTION_COLUMNS, Row, execution
-from pipeline.domain.execution import Execution, Intent
+from pipeline.adapters.postgres.records import EXECUTION_COLUMNS, STEP_COLUMNS, Row, execution
+from pipeline.domain.execution import Execution, Intent, SeenInstance, StoodBefore
 from pipeline.domain.ids import ExecutionId, PlanId
 from pipeline.domain.lifecycle import EXECUTION_TRANSITIONS, ExecutionState
 from pipeline.domain.plan import (
@@ -14,7 +15,8 @@ from pipeline.domain.plan import (
     TargetAction,
     operations,
 )
-from pipeline.ports.executions import ActionHistory
+from pipeline.ports.executions import LEASE_OVER, TAKEN_OVER, HeldLock
+from pipeline.ports.locks import Lock
 
 
 class PostgresExecutions:
@@ -49,6 +51,14 @@ class PostgresExecutions:
         row = await self._connection.fetchrow(
             f"SELECT {EXECUTION_COLUMNS} FROM executions WHERE id = $1",  # noqa: S608 - a constant list of columns
             execution_id,
+        )
+        return await self._with_steps(row) if row else None
+
+    async def of_plan(self, plan_id: PlanId, kind: Literal["apply", "rollback"]) -> Execution | None:
+        row = await self._connection.fetchrow(
+            f"SELECT {EXECUTION_COLUMNS} FROM executions WHERE plan_id = $1 AND kind = $2",  # noqa: S608
+            plan_id,
+            kind,
         )
         return await self._with_steps(row) if row else None
 
@@ -120,22 +130,55 @@ class PostgresExecutions:
         row = await self._connection.fetchrow(
             """SELECT e.fence = $2 AS holds, e.lease_until > clock_timestamp() AS leased,
                       (SELECT k.scope || ' (' || k.reason || ')' FROM kill_switches k
-                       WHERE k.engaged AND k.scope IN ('all', i.service)
+                       WHERE k.engaged AND k.scope IN ('all', i.service, 'env:' || i.environment)
                        ORDER BY k.scope = 'all' DESC LIMIT 1) AS killed
                FROM executions e JOIN incidents i ON i.id = e.incident_id WHERE e.id = $1""",
             execution_id,
             fence,
         )
         if row is None or not row["holds"]:
-            return "another worker took this execution over"
+            return TAKEN_OVER
         if row["killed"]:
             return f"kill switch engaged: {row['killed']}"
-        return "" if row["leased"] else "the lease ran out"
+        return "" if row["leased"] else LEASE_OVER
 
-    async def step_dispatched(self, intent: Intent) -> bool:
+    async def begin_batch(self, execution_id: ExecutionId, fence: int, steps: Sequence[int]) -> int:
+        number = await self._connection.fetchval(
+            """UPDATE execution_steps s SET batch = CASE WHEN s.batch > 0 THEN s.batch ELSE (
+                   SELECT max(o.batch) + 1 FROM execution_steps o WHERE o.execution_id = $1) END
+               FROM executions e WHERE e.id = s.execution_id AND e.id = $1 AND e.fence = $2
+                 AND s.number = ANY ($3::integer[]) RETURNING s.batch""",
+            execution_id,
+            fence,
+            list(steps),
+        )
+        return int(number or 0)
+
+    async def watch(self, execution_id: ExecutionId, fence: int, canary: Sequence[SeenInstance]) -> float | None:
+        lasted: float | None = await self._connection.fetchval(
+            """UPDATE executions SET canary = CASE WHEN watching_since IS NULL THEN $3 ELSE canary END,
+                      watching_since = coalesce(watching_since, clock_timestamp())
+               WHERE id = $1 AND fence = $2
+               RETURNING extract(epoch FROM clock_timestamp() - watching_since)::float8""",
+            execution_id,
+            fence,
+            [one.model_dump() for one in canary],
+        )
+        return lasted
+
+    async def watched(self, execution_id: ExecutionId, fence: int, verdict: str) -> bool:
+        written = await self._connection.fetchval(
+            "UPDATE executions SET canary_verdict = $3 WHERE id = $1 AND fence = $2 RETURNING true",
+            execution_id,
+            fence,
+            verdict,
+        )
+        return bool(written)
+
+    async def step_dispatched(self, intent: Intent, before: StoodBefore | None = None) -> bool:
         written = await self._connection.fetchval(
             """UPDATE execution_steps s SET state = 'dispatched', generation = $4, fence = $3,
-                      dispatched_at = clock_timestamp()
+                      dispatched_at = clock_timestamp(), before = $5
                FROM executions e WHERE e.id = s.execution_id AND e.id = $1 AND s.number = $2 AND e.fence = $3
                  AND e.state = 'dispatched' AND e.lease_until > clock_timestamp() AND s.state = 'pending'
                RETURNING true""",
@@ -143,6 +186,7 @@ class PostgresExecutions:
             intent.step,
             intent.fence,
             intent.generation,
+            before.model_dump(mode="json") if before else None,
         )
         return bool(written)
 
@@ -167,21 +211,44 @@ class PostgresExecutions:
         )
         return Intent(execution_id, step, row["fence"], row["generation"])
 
-    async def history(self, target_uid: str, *, besides: PlanId | None) -> ActionHistory:
-        row = await self._connection.fetchrow(
-            """SELECT extract(epoch FROM clock_timestamp() - max(started_at) FILTER (WHERE target_uid = $1))::float8
-                          AS last_action_s_ago,
-                      count(*) FILTER (WHERE target_uid = $1 AND recent) AS last_hour,
-                      count(*) FILTER (WHERE recent) AS last_hour_everywhere,
-                      count(*) FILTER (WHERE target_uid <> $1 AND open) AS open_elsewhere
-               FROM (SELECT target_uid, coalesce(started_at, created_at) AS started_at,
-                            created_at > clock_timestamp() - interval '1 hour' AS recent,
-                            state IN ('ready', 'claimed', 'dispatched', 'unknown') AS open
-                     FROM executions WHERE plan_id IS DISTINCT FROM $2) AS past""",
-            target_uid,
-            besides,
+    async def hold(self, execution_id: ExecutionId, fence: int, lock: Lock) -> bool:
+        kept = await self._connection.fetchval(
+            """UPDATE executions SET lock_resource = $3, lock_token = $4, lock_fence = $5
+               WHERE id = $1 AND fence = $2 RETURNING true""",
+            execution_id,
+            fence,
+            lock.resource,
+            lock.token,
+            lock.fence,
         )
-        return ActionHistory(**dict(row))
+        return bool(kept)
+
+    async def held(self, plan_id: PlanId) -> Lock | None:
+        row = await self._connection.fetchrow(
+            """SELECT lock_resource, lock_token, lock_fence FROM executions
+               WHERE plan_id = $1 AND lock_token IS NOT NULL ORDER BY id DESC LIMIT 1""",
+            plan_id,
+        )
+        return _lock(row) if row else None
+
+    async def holding(self) -> Sequence[HeldLock]:
+        rows = await self._connection.fetch(
+            """SELECT e.lock_resource, e.lock_token, e.lock_fence,
+                      i.state NOT IN ('mitigating', 'verifying') AS over,
+                      (SELECT extract(epoch FROM clock_timestamp() - max(s.dispatched_at))::float8
+                       FROM execution_steps s JOIN executions o ON o.id = s.execution_id
+                       WHERE o.plan_id = e.plan_id) AS acted_s_ago
+               FROM executions e JOIN incidents i ON i.id = e.incident_id
+               WHERE e.lock_token IS NOT NULL ORDER BY e.id"""
+        )
+        return [HeldLock(_lock(row), row["over"], row["acted_s_ago"]) for row in rows]
+
+    async def let_go(self, lock: Lock) -> None:
+        await self._connection.execute(
+            """UPDATE executions SET lock_resource = NULL, lock_token = NULL, lock_fence = NULL
+               WHERE lock_token = $1""",
+            lock.token,
+        )
 
     async def _step(self, execution_id: ExecutionId, fence: int, step: int, state: str, detail: str) -> bool:
         written = await self._connection.fetchval(
@@ -199,8 +266,11 @@ class PostgresExecutions:
 
     async def _with_steps(self, row: Row) -> Execution:
         steps = await self._connection.fetch(
-            """SELECT number, operation, state, dispatched_at, applied_at, detail FROM execution_steps
-               WHERE execution_id = $1 ORDER BY number""",
+            f"SELECT {STEP_COLUMNS} FROM execution_steps WHERE execution_id = $1 ORDER BY number",  # noqa: S608
             row["id"],
         )
         return execution(row, steps)
+
+
+def _lock(row: Row) -> Lock:
+    return Lock(row["lock_resource"], row["lock_token"], row["lock_fence"])

@@ -11,7 +11,7 @@ from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
 from pipeline.domain.approval import Approval
 from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.diagnosis import Diagnosis, Evidence, Hypothesis, Passage, Sign
-from pipeline.domain.execution import Execution, Step, StepState
+from pipeline.domain.execution import Execution, SeenInstance, Step, StepState, StoodBefore
 from pipeline.domain.guardrail import GuardrailResult, RuleAnswer
 from pipeline.domain.ids import EvidenceId, ExecutionId, IncidentId, PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Incident, StoredAnomaly
@@ -44,11 +44,13 @@ INCIDENT_COLUMNS = (
 )
 PLAN_COLUMNS = (
     "id, incident_id, revision, action, target, generation, replicas_before, hash, state, approvals_needed,"
-    " expected_effect, created_at, expires_at, requested_by"
+    " expected_effect, created_at, expires_at, requested_by, target_revision, token"
 )
 EXECUTION_COLUMNS = (
-    "id, plan_id, incident_id, kind, state, fence, target, started_at, waiting_since, applied_at, detail"
+    "id, plan_id, incident_id, kind, state, fence, target, started_at, waiting_since, applied_at, detail, canary,"
+    " watching_since, canary_verdict"
 )
+STEP_COLUMNS = "number, operation, state, dispatched_at, applied_at, detail, batch, before"
 
 
 def incident(row: Row) -> Incident:
@@ -121,6 +123,8 @@ def plan(row: Row) -> Plan:
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         requested_by=row["requested_by"],
+        target_revision=row["target_revision"],
+        token=row["token"],
     )
 
 
@@ -156,6 +160,8 @@ def execution(row: Row, steps: Sequence[Row]) -> Execution:
                 dispatched_at=step["dispatched_at"],
                 applied_at=step["applied_at"],
                 detail=step["detail"],
+                batch=step["batch"],
+                before=StoodBefore.model_validate(step["before"]) if step["before"] else None,
             )
             for step in steps
         ),
@@ -163,4 +169,7 @@ def execution(row: Row, steps: Sequence[Row]) -> Execution:
         waiting_since=row["waiting_since"],
         applied_at=row["applied_at"],
         detail=row["detail"],
+        canary=tuple(SeenInstance.model_validate(one) for one in row["canary"]),
+        watching_since=row["watching_since"],
+        canary_verdict=row["canary_verdict"],
     )
