@@ -11,6 +11,8 @@ op  # the discriminator of stored operations
 proxy  # slack_sdk reads it
 click_in_view, close_view  # what a person can do at the page; the tests of the local Slack do it
 memory_bytes, memory_limit_bytes  # fields of the control API's answer, which the page shows
+MemoryLocks, FINOPS  # the double of the lock port, held to it by the contract suite; a priority that other agents take
+raiseExceptions  # logging reads it
 OPEN_EXECUTION_STATES  # what an index of migration 0001 says too; a test compares the two
 stream_output, stream, fmt  # botocore's names for what its hooks are called with
 success  # a field of CloudWatch's answer, which is validated whole

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from bot.cli_audit import add_audit_commands
+from bot.cli_incident import add_commands as add_incident
 from bot.cli_knowledge import add_commands
+from bot.cli_operations import add_commands as add_operations
 from bot.config import Settings, load, variables
 from pipeline.domain.errors import ConfigurationError, SreBotError
 from pipeline.domain.ids import IncidentId, SlackUserId, parse_incident_label
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 Decision = Literal["approve", "reject", "ignore"]
 FAULTS = ("memory-leak", "slow", "bad-deploy", "disk-fill", "cert-expiry")
 PAGE_PORT = 8080
+ROOMY = "/var/tmp"  # noqa: S108 # nosec B108
+"""Where a temporary PostgreSQL has room; /tmp is often memory."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -47,7 +52,18 @@ def run() -> None:
 
 @main.command()
 @click.option("--port", default=PAGE_PORT, show_default=True, help="Port of the local Slack page; 0 takes a free one.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.  [default: SRE_DATA_DIR]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where everything is kept.  [default: SRE_DATA_DIR; with --headless a temporary folder, removed at the end]",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 4),
+    default=1,
+    show_default=True,
+    help="Bots side by side on one database; kill -9 any of them.",
+)
 @click.option("--headless", is_flag=True, help="Without a page to look at: one fault, one decision, one report.")
 @click.option("--fault", type=click.Choice(FAULTS), default="memory-leak", show_default=True)
 @click.option("--decide", type=click.Choice(["approve", "reject", "ignore"]), default="approve", show_default=True)
@@ -56,6 +72,7 @@ def run() -> None:
 def demo(
     port: int,
     data_dir: Path | None,
+    replicas: int,
     headless: bool,
     fault: str,
     decide: Decision,
@@ -66,13 +83,13 @@ def demo(
     settings = _settings()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     if not headless:
-        _run(_demo(settings, data_dir or settings.store.data_dir, port))
+        _run(_demo(settings, data_dir or settings.store.data_dir, port, replicas))
         return
     own = data_dir is None
-    where = Path(tempfile.mkdtemp(prefix="sre-bot-", dir="/var/tmp")) if data_dir is None else data_dir
+    where = Path(tempfile.mkdtemp(prefix="sre-bot-", dir=ROOMY)) if data_dir is None else data_dir
     try:
         where.chmod(0o755) if own else None
-        ok = _run(_headless(settings, where, fault, decide, as_json=as_json, limit_s=limit_s))
+        ok = _run(_headless(settings, where, fault, decide, replicas, as_json=as_json, limit_s=limit_s))
     finally:
         if own:
             shutil.rmtree(where, ignore_errors=True)
@@ -186,14 +203,22 @@ def rank_services(baseline: Path, window: Path, graph: Path | None, as_json: boo
 @click.argument("scope")
 @click.argument("reason")
 def kill(scope: str, reason: str) -> None:
-    """Engage the kill switch for SCOPE (all or a service) straight in the database, when Slack is away."""
+    """Engage the kill switch straight in the database, when Slack is away.
 
-    async def engage(store: Store) -> None:
+    SCOPE is all, env:ENVIRONMENT or a service.
+    """
+    from bot.catalogue import CatalogueFile
+    from pipeline.stages.switches import engage, scope_of
+
+    async def stop(store: Store) -> None:
+        catalogue = CatalogueFile(_settings().telemetry.catalogue).current()
         async with store.begin() as uow:
-            await uow.control.kill(scope, reason, SlackUserId("command line"))
-        click.echo(f"Kill switch ON for {scope}. Release it in Slack: /sre resume {scope} <reason>")
+            seen = {row.key.service for row in await uow.telemetry.load_baselines()}
+            known = await scope_of(scope, uow, catalogue, seen)
+            await engage(uow, known, reason, SlackUserId("command line"))
+        click.echo(f"Kill switch ON for {known}. Release it in Slack: /sre resume {known} <reason>")
 
-    _run(_with_store(engage))
+    _run(_with_store(stop))
 
 
 @main.command()
@@ -231,11 +256,13 @@ async def _bot(settings: Settings) -> None:
         click.echo("stopping: work in hand is finished first", err=True)
 
 
-async def _demo(settings: Settings, data_dir: Path, port: int) -> None:
+async def _demo(settings: Settings, data_dir: Path, port: int, replicas: int) -> None:
     from bot.demo.launch import running_demo
     from bot.wiring import demo_parts
 
-    async with running_demo(demo_parts(settings), data_dir, port=port, overrides={}, say=_say) as running:
+    async with running_demo(
+        demo_parts(settings), data_dir, port=port, overrides={}, say=_say, replicas=replicas
+    ) as running:
         _say("ready.")
         click.echo(
             f"""
@@ -259,6 +286,7 @@ async def _headless(
     data_dir: Path,
     fault: str,
     decide: Decision,
+    replicas: int,
     *,
     as_json: bool,
     limit_s: float,
@@ -268,7 +296,9 @@ async def _headless(
     from bot.wiring import demo_parts
 
     overrides = {"SRE_APPROVAL_TTL_S": "20"} if decide == "ignore" else {}
-    async with running_demo(demo_parts(settings), data_dir, port=0, overrides=overrides, say=_say) as running:
+    async with running_demo(
+        demo_parts(settings), data_dir, port=0, overrides=overrides, say=_say, replicas=replicas
+    ) as running:
         report, ok = await run_headless(running, fault, decide, limit_s=limit_s, say=_say)
     if as_json:
         click.echo(json.dumps(report))
@@ -321,7 +351,8 @@ def _say(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"sre-bot: {text}", err=True)
+    for line in text.splitlines():
+        click.echo(f"sre-bot: {line}", err=True)
 
 
 class _Failure(click.ClickException):
@@ -331,11 +362,13 @@ class _Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         del file
-        for line in self.message.splitlines():
-            click.echo(f"sre-bot: {line}", err=True)
+        _complain(self.message)
 
 
 add_commands(main, _settings, _run, _complain)
+add_operations(main, _settings, _run)
+add_incident(main, _settings, _run)
+add_audit_commands(main, _settings, _run, _complain)
 
 if __name__ == "__main__":
     main()

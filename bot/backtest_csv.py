@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
+from bot.whole_file import write_whole
 from pipeline.domain.detection.clock import ClockCheck
 from pipeline.domain.errors import PermanentError
 
@@ -155,21 +155,6 @@ def number(text: str) -> float:
         if text.strip().lower() in NO_VALUE:
             return nan
         raise ValueError(f"{text[:40]!r} is no number") from None
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Has ``write`` make a file beside ``path`` and puts it in its place: ``path`` is new as a whole, or as it was.
-
-    Raises PermanentError when it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError as error:
-        raise PermanentError(f"{path} cannot be written ({error.strerror or error}): name another place") from None
-    finally:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
 
 
 def write_rows(path: Path, header: Sequence[str], columns: Sequence[Iterable[object]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bot.backtest_csv import write_whole
+from bot.whole_file import write_whole
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from pipeline.domain.catalogue import Catalogue, Service, Traits, Watch
+from pipeline.domain.approval import ApprovalRules
+from pipeline.domain.catalogue import Catalogue, Freeze, Service, Traits, Watch
 from pipeline.domain.errors import ConfigurationError
 from pipeline.domain.ids import ServiceName
 from pipeline.ports.catalogue import CatalogueSource
+
+MAX_BYTES = 4_000_000
+"""Of the file: about 20,000 services with everything there is to say of them."""
 
 
 def _each_once(watch: tuple[Watch, ...]) -> tuple[Watch, ...]:
@@ -27,6 +31,21 @@ class _File(BaseModel):
     defaults: Traits = Traits()
     watch: Annotated[tuple[Watch, ...], AfterValidator(_each_once)] = ()
     services: dict[str, Service] = {}
+    freezes: tuple[Freeze, ...] = ()
+    approvals: ApprovalRules = ()
+
+
+class _KeysOnce(yaml.SafeLoader):
+    """YAML in which no key stands twice: of two entries for one service the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 def load_catalogue(path: Path | None) -> Catalogue:
@@ -34,7 +53,7 @@ def load_catalogue(path: Path | None) -> Catalogue:
     if path is None:
         return Catalogue({})
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.load(_text(path), Loader=_KeysOnce) or {}  # noqa: S506 # nosec B506 a SafeLoader
         file = _File.model_validate(content)
     except OSError as error:
         raise ConfigurationError(f"SRE_CATALOGUE: {path} cannot be read ({error.strerror})") from error
@@ -44,7 +63,7 @@ def load_catalogue(path: Path | None) -> Catalogue:
         lines = [f"SRE_CATALOGUE: {path}: {'.'.join(map(str, e['loc']))}: {_plain(e['msg'])}" for e in error.errors()]
         raise ConfigurationError("\n".join(lines)) from error
     services = {ServiceName(name): service for name, service in file.services.items()}
-    return Catalogue(services, watch=file.watch, defaults=file.defaults)
+    return Catalogue(services, watch=file.watch, defaults=file.defaults, freezes=file.freezes, approvals=file.approvals)
 
 
 class CatalogueFile(CatalogueSource):
@@ -77,6 +96,14 @@ class CatalogueFile(CatalogueSource):
                 self._problem = f"{first}{besides}; what was read before still counts"
             self._version = version
         return self._catalogue
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ConfigurationError(f"SRE_CATALOGUE: {path} is larger than {MAX_BYTES // 1_000_000} MB")
+    return content.decode()
 
 
 def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:

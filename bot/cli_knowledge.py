@@ -31,7 +31,7 @@ def add_commands(
 
         A PATH is a folder or file; a git repository (git@host:path, ssh://, file://, a URL that ends in .git or begins
         with git+, github.com/OWNER/REPO; #BRANCH or #BRANCH:FOLDER may follow); or the URL of a page. What did not
-        change is left alone; what is gone is forgotten.
+        change is left alone; what is gone is forgotten, but not all of it at once: `kb forget` does that.
         """
         from bot.kb import ingest_command
         from bot.wiring.knowledge import knowledge_parts
@@ -41,6 +41,19 @@ def add_commands(
                 return await ingest_command(paths, parts, click.echo, complain)
 
         sys.exit(run(take_in()))
+
+    @kb.command()
+    @click.argument("collections", nargs=-1, required=True)
+    def forget(collections: tuple[str, ...]) -> None:
+        """Forget every document of each of COLLECTIONS, as `kb list` names them first."""
+        from bot.kb import forget_command
+        from bot.wiring.knowledge import knowledge_parts
+
+        async def let_go() -> int:
+            async with knowledge_parts(settings()) as (parts, _):
+                return await forget_command(collections, parts, click.echo, complain)
+
+        sys.exit(run(let_go()))
 
     @kb.command("list")
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
@@ -57,10 +70,12 @@ def add_commands(
 
     @kb.command()
     @click.argument("text")
-    @click.option("-k", "limit", default=5, show_default=True, help="At most so many documents.")
+    @click.option(
+        "-k", "limit", type=click.IntRange(1), default=5, show_default=True, help="At most so many documents."
+    )
     @click.option("--alert", "alerts", multiple=True, help="Name of an alert: its own runbook comes first.")
-    @click.option("--service", "services", multiple=True, help="Prefer documents about this service.")
-    @click.option("--platform", default="", help="Prefer documents about this platform.")
+    @click.option("--service", "services", multiple=True, help="Only documents about this service, or about any.")
+    @click.option("--platform", default="", help="Only those for this platform, or for any.")
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
     def search(text: str, limit: int, as_json: bool, **wanted: Any) -> None:
         """Search as a diagnosis does."""
@@ -68,10 +83,14 @@ def add_commands(
         from bot.wiring.knowledge import knowledge_parts
         from pipeline.ports.knowledge import KnowledgeQuery
 
+        if not text.strip() and not wanted["alerts"]:
+            complain("an empty TEXT: write what to look for, or name an --alert")
+            sys.exit(2)
+
         async def look() -> int:
             async with knowledge_parts(settings()) as (_, base):
                 return await search_command(
-                    base.retrieval, KnowledgeQuery(text, **wanted), limit=max(limit, 1), as_json=as_json
+                    base.retrieval, KnowledgeQuery(text, **wanted), limit=limit, as_json=as_json
                 )
 
         sys.exit(run(look()))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -24,6 +24,7 @@ from bot.config_guard import GuardSettings
 from bot.config_model import KnowledgeSettings, ModelSettings
 from bot.config_telemetry import TelemetrySettings
 from bot.config_types import Group, Positive, Ratio, Variable
+from pipeline.domain.approval import UserIdText
 from pipeline.domain.errors import ConfigurationError
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -36,12 +37,24 @@ class StoreSettings(Group):
     database_url: Annotated[
         SecretStr | None, Variable("DATABASE_URL", "URL", "any PostgreSQL ≥ 14; empty: an embedded one is supervised")
     ] = None
+    migration_database_url: Annotated[
+        SecretStr | None,
+        Variable("MIGRATION_DATABASE_URL", "URL", "the owner's login: migrates, so that DATABASE_URL's owns nothing"),
+    ] = None
     redis_url: Annotated[
         SecretStr | None, Variable("REDIS_URL", "URL", "any Redis ≥ 6.2; empty: an embedded one is supervised")
     ] = None
     etcd_url: Annotated[
         SecretStr | None, Variable("ETCD_URL", "URL", "locks are kept in this etcd and not in Redis (extra `etcd`)")
     ] = None
+    anchor_file: Annotated[
+        Path | None,
+        Variable("SRE_ANCHOR_FILE", "path", "anchors of the trail, outside the database; empty: in the data folder"),
+    ] = None
+    anchor_interval_s: Annotated[
+        Positive,
+        Variable("SRE_ANCHOR_INTERVAL_S", "seconds", "between anchors; an incident's end makes one too"),
+    ] = 3600.0
     samples_keep_s: Annotated[
         Positive, Variable("SRE_SAMPLES_KEEP_S", "seconds", "how long samples stay in the database")
     ] = 86_400.0
@@ -66,10 +79,14 @@ class SlackSettings(Group):
         str, Variable("SRE_SLACK_TEAM", "team id", "the workspace people may decide from; empty: the bot's own")
     ] = ""
     approvers: Annotated[
-        tuple[str, ...],
+        tuple[UserIdText, ...],
         Variable("SRE_APPROVERS", "user ids, comma-separated", "who may approve, resume and set the phase"),
     ] = ()
-    approver_group: Annotated[str, Variable("SRE_APPROVER_GROUP", "user group id", "members may approve as well")] = ""
+    approver_group: Annotated[
+        str,
+        Field(pattern=r"^(S[A-Z0-9]{1,30})?$"),
+        Variable("SRE_APPROVER_GROUP", "user group id", "members may approve as well"),
+    ] = ""
 
 
 class DetectionTuning(Group):
@@ -145,6 +162,11 @@ class TargetSettings(Group):
 
 class RuntimeSettings(Group):
     host: Annotated[str, Variable("SRE_HTTP_HOST", "address", "of health, metrics and signed Slack HTTP")] = "127.0.0.1"
+    intake_token: Annotated[
+        SecretStr | None,
+        Field(min_length=16),
+        Variable("SRE_INTAKE_TOKEN", "text", "lets pipelines post changes and Alertmanager alerts; empty: shut"),
+    ] = None
     port: Annotated[int, Field(ge=0, le=65_535), Variable("SRE_HTTP_PORT", "port", "0 takes a free one")] = 8090
     lease_s: Annotated[Positive, Variable("SRE_LEASE_S", "seconds", "a worker silent for longer is taken over")] = 15.0
     settle_timeout_s: Annotated[
@@ -180,9 +202,8 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(
     for name, (group, field) in known.items():
         value = merged.get(name, "").strip()
         if value:
-            is_list = Settings.model_fields[group].annotation.model_fields[field].annotation == tuple[str, ...]  # type: ignore[union-attr]
             parts = [part.strip() for part in value.split(",") if part.strip()]
-            tree.setdefault(group, {})[field] = parts if is_list else value
+            tree.setdefault(group, {})[field] = parts if _is_list(group, field) else value
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
@@ -202,6 +223,14 @@ def variables() -> Iterator[tuple[str, str, Variable, FieldInfo]]:
         for field, field_info in model.model_fields.items():
             variable = next(item for item in field_info.metadata if isinstance(item, Variable))
             yield group, field, variable, field_info
+
+
+def _is_list(group: str, field: str) -> bool:
+    model = Settings.model_fields[group].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    kind: object = get_origin(model.model_fields[field].annotation)
+    return kind is tuple
 
 
 def _from_file(path: Path | None) -> dict[str, str]:

@@ -19,15 +19,19 @@ import pipeline
 from bot.catalogue import load_catalogue
 from bot.config import Settings
 from bot.slack.client import identify, make_client
-from bot.wiring import open_bus, registry_of
+from bot.wiring import loop_settings_of, open_bus, registry_of
+from bot.wiring.knowledge import tried_models, why_no_prose
 from bot.wiring.models import model_notes, why_no_author, why_no_reviewer
+from bot.wiring.paging import NO_PAGER
 from bot.wiring.telemetry import sources_of
 from migrations.runner import MigrationError, check
 from pipeline.domain.activity import ActivityReading
+from pipeline.domain.approval import TIERS, choose_rule, rules_in_force
 from pipeline.domain.changes import ChangeReading
 from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError, TemporaryError
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogReading
+from pipeline.domain.severity import Severity
 from pipeline.domain.spans import TraceReading
 from pipeline.domain.telemetry import Reading, SourceFailure
 from pipeline.ports.activity import ActivitySource
@@ -59,14 +63,15 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         ("database", _database),
         ("redis", _redis),
         ("slack", _slack),
+        ("pager", _pager),
         ("telemetry", _telemetry),
         ("catalogue and targets", _targets),
         ("diagnosis", _diagnosis),
     )
     for name, one in checks:
         try:
-            # Telemetry bounds each source itself, to say which of them it was.
-            async with asyncio.timeout(None if one is _telemetry else CHECK_TIMEOUT_S):
+            # These two bound what they ask one by one, to say which of it gave no answer.
+            async with asyncio.timeout(None if one in (_telemetry, _diagnosis) else CHECK_TIMEOUT_S):
                 findings = await one(settings)
         except (SreBotError, MigrationError) as error:
             findings = [Finding(name, "wrong", str(error))]
@@ -134,9 +139,45 @@ async def _slack(settings: Settings) -> list[Finding]:
         found.append(
             Finding("slack", "wrong", "SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) is needed")
         )
-    if not settings.slack.approvers and not settings.slack.approver_group:
-        found.append(Finding("slack", "wrong", "nobody may approve: set SRE_APPROVERS or SRE_APPROVER_GROUP"))
+    found += _approvers(settings)
     return found
+
+
+def _approvers(settings: Settings) -> list[Finding]:
+    """Cases that nobody, or too few people, may approve."""
+    loop = loop_settings_of(settings, load_catalogue(settings.telemetry.catalogue))
+    rules = rules_in_force(loop.catalogue.approvals, loop.approvals)
+    if not any(rule.users or rule.groups for rule in rules):
+        return [Finding("slack", "wrong", "nobody may approve: set SRE_APPROVERS or SRE_APPROVER_GROUP")]
+    found = []
+    short = {
+        f"tier {tier} {severity}": rule
+        for tier in TIERS
+        for severity in Severity
+        if not (rule := choose_rule(rules, tier, severity)).groups and len(set(rule.users)) < rule.people
+    }
+    if short:
+        said = f"too few people may approve for {', '.join(short)}: name more in SRE_APPROVERS or the catalogue"
+        found.append(Finding("approvers", "wrong", said))
+    severe = {
+        f"tier {tier} {severity}"
+        for tier in TIERS
+        for severity in Severity
+        if (tier == 1 or severity in (Severity.SEV1, Severity.SEV2)) and choose_rule(rules, tier, severity).people < 2
+    }
+    if severe:
+        found.append(Finding("approvers", "note", f"one person alone may approve for {', '.join(sorted(severe))}"))
+    if not settings.slack.approvers and not settings.slack.approver_group:
+        said = "nobody may resume or set the phase in Slack: set SRE_APPROVERS or SRE_APPROVER_GROUP"
+        found.append(Finding("approvers", "note", said))
+    return found
+
+
+async def _pager(settings: Settings) -> list[Finding]:
+    """Whether there is one; it is not tried, for that would page somebody."""
+    if settings.guard.pagerduty_routing_key is None:
+        return [Finding("pager", "note", NO_PAGER)]
+    return [Finding("pager", "ok", f"events go to {settings.guard.pagerduty_url}; not tried, that would page somebody")]
 
 
 async def _telemetry(settings: Settings) -> list[Finding]:
@@ -223,11 +264,11 @@ async def _diagnosis(settings: Settings) -> list[Finding]:
     found = [_model("diagnosis", settings.model.name, why_no_author(settings.model))]
     if not why_no_author(settings.model):
         found.append(_model("second opinion", settings.model.reviewer, why_no_reviewer(settings.model)))
-    if importlib.util.find_spec("sentence_transformers") is None:
-        said = 'no embedding model: runbooks are searched by words; pip install "sre-bot[ml]"'
-        found.append(Finding("runbooks", "note", said))
-    else:
-        found.append(Finding("runbooks", "ok", "embeddings by sentence-transformers"))
+    found += [Finding("runbooks", state, said) for state, said in await tried_models(settings.knowledge)]
+    if settings.knowledge.llmlingua is not None:
+        why_not = why_no_prose(settings.knowledge)
+        said = why_not or f"LLMLingua-2 shortens sentences of runbooks in prompts, from {settings.knowledge.llmlingua}"
+        found.append(Finding("prompts", "note" if why_not else "ok", said))
     return found
 
 

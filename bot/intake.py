@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -107,6 +108,10 @@ class Door:
                 raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
         if not self._vouched(request.headers, bytes(body)):
             raise web.HTTPUnauthorized(text="neither the token nor a signature of this body that fits")
+        try:
+            json.loads(body, object_pairs_hook=_each_key_once)
+        except (ValueError, RecursionError) as error:
+            raise web.HTTPBadRequest(text=f"Invalid JSON: {error}"[:300]) from error
         return bytes(body)
 
     def _vouched(self, headers: Mapping[str, str], body: bytes) -> bool:
@@ -117,6 +122,13 @@ class Door:
         by_token = hmac.compare_digest(token.strip().encode(errors="surrogateescape"), self._token)
         by_signature = hmac.compare_digest(signature.encode(errors="surrogateescape"), signed.encode())
         return (scheme.lower() == "bearer" and by_token) or by_signature
+
+
+def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Of two values for one key somebody else might read the other one."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return dict(pairs)
 
 
 def _alert(alert: _Alert) -> AlertTold | None:

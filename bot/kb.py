@@ -1,4 +1,4 @@
-"""``sre-bot kb ingest`` and ``kb list``: documents into the knowledge base, and what is there."""
+"""``sre-bot kb ingest``, ``kb forget`` and ``kb list``: documents in and out, and what is there."""
 
 from __future__ import annotations
 
@@ -65,11 +65,25 @@ async def ingest_command(paths: Sequence[str], parts: KnowledgeParts, echo: Echo
     return code
 
 
+async def forget_command(collections: Sequence[str], parts: KnowledgeParts, echo: Echo, complain: Echo) -> int:
+    """Forgets these collections whole; returns the exit code: 1 when of one of them nothing is known."""
+    code = 0
+    for name in collections:
+        known = await parts.documents.hashes(name)
+        if known:
+            await parts.documents.remove(name, list(known))
+            echo(f"{name}: {len(known)} documents forgotten")
+        else:
+            complain(f"{name}: nothing is known of it; `sre-bot kb list` shows the names of collections")
+            code = 1
+    return code
+
+
 async def list_command(parts: KnowledgeParts, as_json: bool, echo: Echo) -> int:
     """Prints the documents that are known; returns the exit code.
 
-    With ``as_json`` one array of ``{"collection", "path", "title", "kind", "services": [str], "platform", "owner",
-    "last_verified": date or null, "chunks": int, "ingested_at": time, "stale": bool}``.
+    With ``as_json`` one array of ``{"collection", "path", "title", "kind", "category", "services": [str], "platform",
+    "owner", "last_verified": date or null, "chunks": int, "ingested_at": time, "stale": bool}``.
     """
     today = datetime.now(UTC).date()
     found = await parts.listed.listed()
@@ -117,6 +131,7 @@ def _summary(collection: str, report: IngestReport) -> str:
 def _line(document: ListedDocument, *, stale: bool) -> str:
     facts = [
         document.kind,
+        document.category,
         ", ".join(document.services),
         document.platform,
         document.owner,

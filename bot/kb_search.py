@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,13 +16,21 @@ import click
 from knowledge_base.evaluate import DEPTH, EvalQuery, FileNames, Outcome, figures, read_queries, unknown_names
 from knowledge_base.ingest import DocumentStore, VectorSink, ingest_folder
 from knowledge_base.rerank import Reranker
-from knowledge_base.retrieval import ChunkSource, Embedder, Retrieval, VectorSearch
+from knowledge_base.retrieval import Retrieval
+from knowledge_base.stored import ChunkSource, Embedder, VectorSearch
 from pipeline.domain.errors import ConfigurationError, SreBotError
-from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery
+from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery, Method
 
 PATIENCE_S = 300.0
 """For the first vector of an evaluation: the model is loaded with it."""
 _PREVIEW_CHARS = 160
+_RANKED_BY: Mapping[Method, str] = {
+    "lexical": "words alone",
+    "hybrid": "meaning and words",
+    "vector": "meaning and words",
+    "alert": "meaning and words",
+    "rerank": "meaning and words, reranked",
+}
 
 
 class EvalDocuments(DocumentStore, ChunkSource, Protocol):
@@ -75,19 +85,23 @@ async def eval_command(docs: Path, queries: Path, kit: EvalKit, *, as_json: bool
     index_s = time.perf_counter() - started
     known = await kit.documents.documents()
     names = FileNames(document.path for document in known)
-    for line in (*report.failed, *unknown_names(asked, names)):
+    for line in (*report.failed, *(unknown_names(asked, names) if known else ())):
         click.echo(f"sre-bot: {line}", err=True)
+    if not known:
+        click.echo(f"sre-bot: --docs {docs}: no documents there, nothing can be asked", err=True)
+        return 2
     vectors = kit.vectors if kit.embedder else None
     search = Retrieval(
         kit.documents, embedder=kit.embedder, vectors=vectors, reranker=kit.reranker, embed_deadline_s=PATIENCE_S
     )
     # The index of words and the model are there before the first query that is timed.
-    fallback = (await search.search(KnowledgeQuery("warm up"), limit=1)).fallback
-    outcomes = [await _asked(search, query) for query in asked]
+    await search.search(KnowledgeQuery("warm up"), limit=1)
+    answers = [await _asked(search, query) for query in asked]
+    outcomes = [outcome for outcome, _ in answers]
     told: dict[str, Any] = {
         "documents": len(known),
         "index_s": round(index_s, 2),
-        "mode": f"words alone: {fallback}" if fallback else "meaning and words",
+        "mode": _mode([found for _, found in answers]),
         **figures(outcomes, names),
     }
     told["misses"] = [
@@ -114,12 +128,21 @@ def _queries(path: Path) -> list[EvalQuery]:
     return asked
 
 
-async def _asked(search: Retrieval, query: EvalQuery) -> Outcome:
+async def _asked(search: Retrieval, query: EvalQuery) -> tuple[Outcome, Found]:
     wanted = KnowledgeQuery(query.query, query.alert, query.services, query.platform or "")
     started = time.perf_counter()
     found = await search.search(wanted, limit=DEPTH)
     latency_ms = (time.perf_counter() - started) * 1000
-    return Outcome(query, tuple(passage.document for passage in found.passages), found.novel, latency_ms)
+    return Outcome(query, tuple(passage.document for passage in found.passages), found.novel, latency_ms), found
+
+
+def _mode(answers: Sequence[Found]) -> str:
+    """How the queries were ranked, and what some of them had to do without."""
+    ranked = Counter(_RANKED_BY["lexical" if found.best_cosine is None else found.method] for found in answers)
+    fallbacks = Counter(found.fallback for found in answers if found.fallback)
+    mode = ranked.most_common(1)[0][0]
+    missed = [why if times == len(answers) else f"{times} queries {why}" for why, times in fallbacks.most_common()]
+    return f"{mode}: {', '.join(missed)}" if missed else mode
 
 
 def _is_right(outcome: Outcome, names: FileNames) -> bool:
@@ -149,7 +172,8 @@ def _as_json(found: Found) -> dict[str, Any]:
 def _as_text(found: Found) -> str:
     if not found.passages:
         return (
-            "The knowledge base holds nothing that shares a word with this. sre-bot kb ingest PATH takes documents in."
+            "The knowledge base holds nothing that shares a word with this, for what --service and --platform name "
+            "where they are given. sre-bot kb ingest PATH takes documents in."
         )
     lines = ["Nothing known is like this; the nearest there is:"] if found.novel else []
     for place, passage in enumerate(found.passages, start=1):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Protocol
 
 from executors.lease import kept_alive
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, TemporaryError
-from pipeline.domain.notice import BusNotice
+from pipeline.domain.notice import BusNotice, CardNotice, PagerNotice
 from pipeline.ports.bus import Bus
 from pipeline.ports.outbox import OutboxRow
 from pipeline.ports.store import Store
@@ -15,12 +16,13 @@ from pipeline.ports.store import Store
 log = logging.getLogger(__name__)
 
 MAX_BACKOFF_S = 30.0
+MAX_REDRAWS = 3
 MAX_DEFECTS = 8
 """How often a row that cannot even be drawn is tried before it is set aside."""
 
 
 class Publisher(Protocol):
-    """Sends one card or thread notice to the chat."""
+    """Sends one notice to the chat or to the pager."""
 
     async def publish(self, row: OutboxRow) -> None:
         """Raises TemporaryError (not sent), OutcomeUnknown (perhaps sent), PermanentError (never will be)."""
@@ -30,10 +32,21 @@ class Publisher(Protocol):
 class Relay:
     """Sends what the outbox holds."""
 
-    def __init__(self, store: Store, publisher: Publisher, bus: Bus, *, worker: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        bus: Bus,
+        *,
+        worker: str,
+        lease_s: float,
+        pages: Publisher | None = None,
+    ) -> None:
+        """``pages`` sends what is for the pager; without one such a row is set aside."""
         self._store = store
         self._publisher = publisher
         self._bus = bus
+        self._pages = pages
         self._worker = worker
         self._lease_s = lease_s
 
@@ -59,8 +72,12 @@ class Relay:
         try:
             if isinstance(row.notice, BusNotice):
                 await self._bus.publish(row.notice.topic, row.notice.fields)
+            elif isinstance(row.notice, PagerNotice):
+                if self._pages is None:
+                    raise PermanentError("no pager is set up here: PAGERDUTY_ROUTING_KEY")
+                await self._pages.publish(row)
             else:
-                await self._publisher.publish(row)
+                await self._tell(row)
         except TemporaryError as error:
             await self._again(row, error, surely_not_sent=not row.in_doubt, delay_s=error.retry_after_s)
         except OutcomeUnknown as error:
@@ -79,6 +96,19 @@ class Relay:
         else:
             async with self._store.begin() as uow:
                 await uow.outbox.done(row.id)
+
+    async def _tell(self, row: OutboxRow) -> None:
+        """Publishes; once more where that took longer than a lease lasts.
+
+        This worker may have been stopped on the way, and its card now stands over a newer one of the worker that took
+        the row over.
+        """
+        clock = asyncio.get_running_loop()
+        for _ in range(MAX_REDRAWS):
+            began_s = clock.time()
+            await self._publisher.publish(row)
+            if not isinstance(row.notice, CardNotice) or clock.time() - began_s <= self._lease_s:
+                return
 
     async def _again(
         self, row: OutboxRow, error: Exception, *, surely_not_sent: bool, delay_s: float | None = None

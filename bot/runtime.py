@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from bot.anchoring import AnchorKeeper
 from bot.relay import Relay
 from bot.scheduler import Ticker
 from executors.lease import kept_alive
@@ -22,7 +23,10 @@ from pipeline.stages.correlate import Correlator
 from pipeline.stages.decide import Decider
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Diagnoser
+from pipeline.stages.intake import Intake
 from pipeline.stages.observe import Observer
+from pipeline.stages.remind import Reminder
+from pipeline.stages.replicas import READ_EVERY_S, ReplicaWatch
 from pipeline.stages.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,10 @@ IDLE_S = 1.0
 DRAIN_S = 10.0
 """How long a stop waits for work in hand; what is left is taken over when its lease ends."""
 HOUSEKEEPING_S = 600.0
+EXECUTING = 3
+"""Executions at a time in one replica; the guardrails bound them over all."""
+ANCHOR_CHECK_S = 30.0
+"""How often it is looked whether the trail is due for an anchor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,12 @@ class Stages:
     diagnoser: Diagnoser
     verifier: Verifier
     decider: Decider
+    reminder: Reminder
+    replicas: ReplicaWatch
     runner: Runner
     recovery: Recovery
     relay: Relay
+    intake: Intake
 
 
 class Runtime:
@@ -63,6 +74,7 @@ class Runtime:
         interval_s: float,
         lease_s: float,
         samples_keep_s: float,
+        anchors: AnchorKeeper,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -72,7 +84,8 @@ class Runtime:
         self._interval_s = interval_s
         self._lease_s = lease_s
         self._samples_keep_s = samples_keep_s
-        self._ticker = Ticker(store)
+        self._anchors = anchors
+        self._ticker = Ticker(store, clock)
         self._stopping = asyncio.Event()
         self._wake = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,24 +95,29 @@ class Runtime:
         self._ticker.every(self._interval_s, "detect", self._detect)
         self._ticker.every(min(self._interval_s, 2.0), "verify", self._verify)
         self._ticker.every(5.0, "expire", self._expire)
+        self._ticker.every(5.0, "remind", self._remind)
+        self._ticker.every(READ_EVERY_S, "replicas", self._replicas)
         self._ticker.every(HOUSEKEEPING_S, "prune", self._prune)
+        self._ticker.every(ANCHOR_CHECK_S, "anchor", self._anchor)
         self._ticker.start()
         loops = {
             "diagnose": self._diagnose,
-            "execute": self._stages.runner.run_once,
+            # Several: one that watches a canary for minutes must not hold up a decision on another target.
+            **{f"execute-{number}": self._stages.runner.run_once for number in range(1, EXECUTING + 1)},
             "recover": self._stages.recovery.run_once,
             "relay-1": self._stages.relay.run_once,
             "relay-2": self._stages.relay.run_once,
         }
         self._tasks = [asyncio.create_task(self._loop(name, step), name=name) for name, step in loops.items()]
         self._tasks.append(asyncio.create_task(self._listen(), name="listen"))
+        self._tasks.append(asyncio.create_task(self._take_in(), name="take in"))
 
     async def stop(self) -> None:
         """Lets work in hand end, then cancels what is left; nothing is lost by that, another start takes over."""
         self._stopping.set()
         self._ticker.stop()
         await self._wake_up()
-        working = [task for task in self._tasks if task.get_name() != "listen"]
+        working = [task for task in self._tasks if task.get_name() not in ("listen", "take in")]
         if working:
             await asyncio.wait(working, timeout=DRAIN_S)
         for task in self._tasks:
@@ -131,11 +149,27 @@ class Runtime:
         if await self._stages.decider.expire():
             await self._wake_up()
 
+    async def _remind(self, others_ran: bool) -> None:
+        del others_ran
+        if await self._stages.reminder.run():
+            await self._wake_up()
+
+    async def _replicas(self, others_ran: bool) -> None:
+        del others_ran
+        bank = await self._stages.detector.bank()
+        await self._stages.replicas.run({key.service for key in bank})
+
     async def _prune(self, others_ran: bool) -> None:
         del others_ran
         async with self._store.begin() as uow:
             gone = await uow.telemetry.prune(keep_s=self._samples_keep_s)
+        await self._stages.intake.forget()
         log.info("%d samples past their time deleted", gone)
+
+    async def _anchor(self, others_ran: bool) -> None:
+        del others_ran
+        if await self._anchors.anchor_if_due():
+            log.info("the trail was anchored")
 
     async def _diagnose(self) -> bool:
         async with self._store.begin() as uow:
@@ -151,7 +185,8 @@ class Runtime:
                 return await uow.incidents.keep(claimed.id, worker=self._worker, lease_s=self._lease_s)
 
         async with kept_alive(renew, lease_s=self._lease_s):
-            await self._stages.diagnoser.run(incident, await self._stages.detector.bank())
+            alerts = await self._stages.intake.alerts_around(incident)
+            await self._stages.diagnoser.run(incident, await self._stages.detector.bank(), alerts=alerts)
         async with self._store.begin() as uow:
             await uow.incidents.release(incident.id, worker=self._worker)
         return True
@@ -178,6 +213,18 @@ class Runtime:
                     await self._wake_up()
             except TemporaryError as error:
                 log.warning("bus away, polling meanwhile: %s", error)
+            await self._sleep(5 * IDLE_S)
+
+    async def _take_in(self) -> None:
+        """What others tell; an event that fails stays on the bus and comes again."""
+        while not self._stopping.is_set():
+            try:
+                await self._stages.intake.run_once()
+                continue
+            except TemporaryError as error:
+                log.warning("nothing is taken in for now: %s", error)
+            except Exception:
+                log.exception("an event could not be taken in; it is delivered again")
             await self._sleep(5 * IDLE_S)
 
     async def _wake_up(self) -> None:

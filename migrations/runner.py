@@ -117,7 +117,7 @@ async def migrate(dsn: str, directory: Traversable | None = None) -> MigrationRe
     lost: Exception | None = None
     for _ in range(LOST_LIMIT):
         try:
-            async with _connection(dsn, patience_s=COME_BACK_S if lost else 0.0) as db:
+            async with connection(dsn, patience_s=COME_BACK_S if lost else 0.0) as db:
                 server_version = _require_version(db)
                 await _create_history(db)
                 vector_version = await _install_vector(db)
@@ -133,7 +133,7 @@ async def migrate(dsn: str, directory: Traversable | None = None) -> MigrationRe
             lost = error
             logger.warning("lost the connection to %s while migrating (%s)", location(dsn), _reason(error))
         except asyncpg.PostgresError as error:
-            raise _refused(dsn, error) from error
+            raise refused(dsn, error) from error
     raise DatabaseUnavailable(
         f"the database at {location(dsn)} dropped the connection {LOST_LIMIT} times while migrating; see its log"
     ) from lost
@@ -142,7 +142,7 @@ async def migrate(dsn: str, directory: Traversable | None = None) -> MigrationRe
 async def check(dsn: str, directory: Traversable | None = None) -> MigrationReport:
     """What ``migrate`` would do; changes nothing. Raises as ``migrate`` does."""
     migrations = load(directory)
-    async with _connection(dsn) as db:
+    async with connection(dsn) as db:
         server_version = _require_version(db)
         try:
             history = await _history(db) if await db.fetchval(HISTORY_EXISTS) else {}
@@ -152,7 +152,7 @@ async def check(dsn: str, directory: Traversable | None = None) -> MigrationRepo
                 f"the database at {location(dsn)} dropped the connection: {_reason(error)}; see its log"
             ) from error
         except asyncpg.PostgresError as error:
-            raise _refused(dsn, error) from error
+            raise refused(dsn, error) from error
     pending, waiting = _unapplied(history, migrations, vector_version is not None)
     return MigrationReport(server_version, vector_version, pending=_names(pending), waiting=_names(waiting))
 
@@ -174,7 +174,7 @@ def load(directory: Traversable | None = None) -> tuple[Migration, ...]:
 
 
 @asynccontextmanager
-async def _connection(dsn: str, *, patience_s: float = 0.0) -> AsyncIterator["Connection"]:
+async def connection(dsn: str, *, patience_s: float = 0.0) -> AsyncIterator["Connection"]:
     """A connection of its own. A server that is starting up is waited for; one that is away, for ``patience_s``.
 
     Raises DatabaseUnavailable.
@@ -208,10 +208,11 @@ async def _connect(dsn: str, patience_s: float) -> "Connection":
             ) from error
 
 
-def _refused(dsn: str, error: Exception) -> MigrationError:
+def refused(dsn: str, error: Exception) -> MigrationError:
     return MigrationError(
         f"cannot migrate the database at {location(dsn)}: {_reason(error)}. "
-        "The user in DATABASE_URL has to own the database, and the server must take writes"
+        "The user in DATABASE_URL has to own the database (or that in MIGRATION_DATABASE_URL, where it is set), "
+        "and the server must take writes"
     )
 
 
@@ -245,7 +246,7 @@ def _require_version(db: "Connection") -> str:
 
 
 @asynccontextmanager
-async def _turn(db: "Connection") -> AsyncIterator[None]:
+async def migrating_turn(db: "Connection") -> AsyncIterator[None]:
     """A transaction in which no other replica migrates this database."""
     async with db.transaction():
         await db.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
@@ -254,7 +255,7 @@ async def _turn(db: "Connection") -> AsyncIterator[None]:
 
 async def _create_history(db: "Connection") -> None:
     if not await db.fetchval(HISTORY_EXISTS):
-        async with _turn(db):
+        async with migrating_turn(db):
             await db.execute(CREATE_HISTORY)
 
 
@@ -263,7 +264,7 @@ async def _install_vector(db: "Connection") -> str | None:
     installed: str | None = await db.fetchval(VECTOR_INSTALLED)
     if installed is None and await db.fetchval(VECTOR_OFFERED):
         try:
-            async with _turn(db):
+            async with migrating_turn(db):
                 await db.execute("CREATE EXTENSION IF NOT EXISTS vector")
         except LOST:
             raise
@@ -300,7 +301,7 @@ def _unapplied(
 
 async def _apply(db: "Connection", migration: Migration) -> None:
     """Apply one migration, unless another replica was first."""
-    async with _turn(db):
+    async with migrating_turn(db):
         if migration.version in await _history(db):
             return
         try:

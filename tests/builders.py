@@ -48,6 +48,7 @@ from pipeline.domain.verification import Verdict, Verification
 T0 = datetime(2026, 11, 20, 14, 2, tzinfo=UTC)
 INCIDENT = IncidentId(42)
 PLAN = PlanId(7)
+TOKEN = "7" * 32
 CHECKOUT = ServiceName("checkout")
 WEB = ServiceName("web")
 ALICE = SlackUserId("U0ALICE")
@@ -202,6 +203,7 @@ def make_plan(
         expected_effect="memory use of checkout-1 back to about 48 % within 2 min",
         created_at=after(90),
         expires_at=after(90 + 1800),
+        token=TOKEN,
     )
     return replace(made, **changes)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pipeline.domain.approval import DecisionOutcome, DecisionResult
+from pipeline.domain.approval import ApprovalRule, Ballot, DecisionOutcome, DecisionResult, choose_rule, default_rules
 from pipeline.domain.baseline import Expectation
 from pipeline.domain.errors import PermanentError
 from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId
@@ -33,6 +33,8 @@ class DeskDouble:
         default_factory=lambda: DecisionResult(DecisionOutcome.ACCEPTED, "Approved; it is being carried out.")
     )
     switches: tuple[KillSwitch, ...] = ()
+    rules: tuple[ApprovalRule, ...] = default_rules(2, ("U0ALICE",), ("S0SRE",))
+    tier: int = 3
     failing: Exception | None = None
     answers_after_s: float = 0.0
     pieces: tuple[str, ...] = ()
@@ -94,6 +96,21 @@ class DeskDouble:
         fresh = key not in self.seen
         self.seen.add(key)
         return fresh
+
+    async def ballot(self, token: str) -> Ballot | None:
+        if self.failing is not None:
+            raise self.failing
+        plan, incident = self.the_case.plan, self.the_case.incident
+        if plan is None or plan.token != token:
+            return None
+        return Ballot(plan.id, incident.id, choose_rule(self.rules, self.tier, incident.severity))
+
+    async def rule_of(self, incident_id: IncidentId) -> ApprovalRule | None:
+        incident = self.the_case.incident
+        return choose_rule(self.rules, self.tier, incident.severity) if incident_id == incident.id else None
+
+    async def approval_rules(self) -> Sequence[ApprovalRule]:
+        return self.rules
 
     async def approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
         self._order("approve", plan_id, user)

@@ -47,15 +47,20 @@ class WholeDemo:
     def world_url(self) -> str:
         return str(self._running()["world"])
 
-    def bot(self) -> psutil.Process | None:
-        """The bot's process, while there is one."""
+    def bots(self) -> list[psutil.Process]:
+        """The bot's processes that run now, one a replica."""
+        found = []
         for child in psutil.Process(self.process.pid).children():
             try:
                 if child.cmdline()[-2:] == ["bot", "run"] and child.status() != psutil.STATUS_ZOMBIE:
-                    return child
+                    found.append(child)
             except psutil.NoSuchProcess:
                 continue
-        return None
+        return found
+
+    def bot(self) -> psutil.Process | None:
+        """The bot's process, while there is one."""
+        return next(iter(self.bots()), None)
 
     def setting(self, name: str) -> str:
         """A variable of the running bot's environment."""
@@ -76,14 +81,26 @@ class WholeDemo:
 
 
 @contextmanager
-def whole_demo(data_dir: Path) -> Iterator[WholeDemo]:
+def whole_demo(data_dir: Path, *, replicas: int = 1) -> Iterator[WholeDemo]:
     """Starts it, and stops it as Ctrl-C does: everything it started must be gone afterwards."""
     log = data_dir.with_suffix(".log")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SRE_", "ANTHROPIC_"))}
-    environ["SRE_COOLDOWN_S"] = "1"  # tests act on one target again and again
+    # Tests act on one target again and again.
+    environ |= {"SRE_COOLDOWN_S": "1", "SRE_INEFFECTIVE_S": "1", "SRE_MAX_REVERSALS": "99"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bot", "demo", "--port", "0", "--data-dir", str(data_dir)],
+            [
+                sys.executable,
+                "-m",
+                "bot",
+                "demo",
+                "--port",
+                "0",
+                "--data-dir",
+                str(data_dir),
+                "--replicas",
+                str(replicas),
+            ],
             stdout=output,
             stderr=output,
             env=environ,

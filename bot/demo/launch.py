@@ -42,6 +42,10 @@ TUNING = {
     "SRE_VERIFY_HOLD_S": "14",
     "SRE_VERIFY_DEADLINE_S": "90",
     "SRE_COOLDOWN_S": "60",
+    "SRE_CANARY_WATCH_S": "8",
+    "SRE_INEFFECTIVE_S": "300",
+    "SRE_REMIND_AFTER_S": "60,180",
+    "SRE_ESCALATE_AFTER_S": "300",
     "SRE_MAX_ACTIONS_TARGET_HOUR": "10",
     "SRE_LEASE_S": "6",
     "SRE_LOG_WARMUP_S": "10",
@@ -74,9 +78,15 @@ class Demo:
 
 @asynccontextmanager
 async def running_demo(
-    parts: Parts, data_dir: Path, *, port: int, overrides: Mapping[str, str], say: Callable[[str], None]
+    parts: Parts,
+    data_dir: Path,
+    *,
+    port: int,
+    overrides: Mapping[str, str],
+    say: Callable[[str], None],
+    replicas: int = 1,
 ) -> AsyncIterator[Demo]:
-    """Starts servers, services, the local Slack and the bot; stops them when the block ends."""
+    """Starts servers, services, the local Slack and ``replicas`` of the bot; stops them when the block ends."""
     await asyncio.to_thread(_make, data_dir)
     async with AsyncExitStack() as stack:
         say("starting PostgreSQL and Redis")
@@ -118,11 +128,15 @@ async def running_demo(
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
         }
-        say("starting the bot")
-        keeper = _Keeper(bot_environ, data_dir / "bot.log", say)
-        await keeper.start()
-        stack.push_async_callback(keeper.stop)
-        running = {"page": slack.base_url, "world": world_url, "bot_pid": keeper.pid}
+        say("starting the bot" if replicas == 1 else f"starting {replicas} replicas of the bot")
+        pids = []
+        for number in range(1, replicas + 1):
+            name = "bot" if number == 1 else f"bot-{number}"
+            keeper = _Keeper(bot_environ, data_dir / f"{name}.log", say)
+            await keeper.start()
+            stack.push_async_callback(keeper.stop)
+            pids.append(keeper.pid)
+        running = {"page": slack.base_url, "world": world_url, "bot_pids": pids}
         await asyncio.to_thread((data_dir / "demo.json").write_text, json.dumps(running))
         yield Demo(slack.base_url, world_url, store, data_dir)
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import hmac
 import os
 import secrets
 import shutil
 import signal
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bot.embedded.directory import (
     EmbeddedError,
@@ -25,6 +27,7 @@ from bot.embedded.placement import (
     place_home,
 )
 from bot.embedded.process import SupervisedServer, choose_port, run_tool
+from migrations.roles import APP_ROLE, AppLogin
 
 ROLE = "sre_bot"
 DATABASE = "sre_bot"
@@ -62,6 +65,12 @@ class EmbeddedPostgres(SupervisedServer):
         super().__init__(data_dir)
         self._system_dir = system_dir
         self._binaries: PostgresBinaries | None = None
+
+    @staticmethod
+    def app_login(url: str) -> AppLogin:
+        """The bot's own login beside the owner of ``url``. Its password follows from the owner's, never the reverse."""
+        secret = (urlsplit(url).password or "").encode()
+        return AppLogin(APP_ROLE, hmac.digest(secret, APP_ROLE.encode(), "sha256").hex())
 
     @property
     def _cluster(self) -> Path:

@@ -13,7 +13,7 @@ from bot.slack.kit import View, context, fit, modal
 from bot.slack.payloads import Body, Click
 from bot.slack.text import escape, sentence
 from bot.slack.thread import evidence_blocks
-from pipeline.domain.approval import DecisionOutcome
+from pipeline.domain.approval import Ballot, DecisionOutcome
 from pipeline.domain.errors import SreBotError
 from pipeline.domain.ids import IncidentId, incident_label
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _DONE = frozenset({DecisionOutcome.ACCEPTED, DecisionOutcome.COUNTED})
 _OLD_BUTTON = "This button is from an older version of the card."
+_NO_SUCH_PLAN = "This proposal is not known here. Nothing was changed."
 
 
 def register(app: AsyncApp, front: Front) -> None:
@@ -29,14 +30,11 @@ def register(app: AsyncApp, front: Front) -> None:
     @app.action(names.APPROVE)
     async def approve(ack: AsyncAck, body: Body) -> None:
         click = Click.model_validate(body)
-        if click.plan_id is None:
-            await ack()
-            await _tell(front, click, _OLD_BUTTON)
-            return
-        if not await _allowed_to_decide(front, ack, click, f"approve plan {click.plan_id}"):
-            return
         try:
-            result = await front.desk.approve(click.plan_id, click.user_id)
+            ballot = await _ballot(front, ack, click, "approve")
+            if ballot is None:
+                return
+            result = await front.desk.approve(ballot.plan_id, click.user_id)
         except SreBotError as error:
             # Not acknowledged: Slack marks the click as failed beside what is said here.
             await _tell(front, click, failure_line(error))
@@ -50,11 +48,13 @@ def register(app: AsyncApp, front: Front) -> None:
     @app.action(names.REJECT)
     async def reject(ack: AsyncAck, body: Body) -> None:
         click = Click.model_validate(body)
-        if click.plan_id is None:
-            await ack()
-            await _tell(front, click, _OLD_BUTTON)
-        elif await _allowed_to_decide(front, ack, click, f"reject plan {click.plan_id}"):
-            await _open(front, ack, click, modals.reject_modal(click.plan_id))
+        try:
+            ballot = await _ballot(front, ack, click, "reject")
+        except SreBotError as error:
+            await _tell(front, click, failure_line(error))
+            raise
+        if ballot is not None:
+            await _open(front, ack, click, modals.reject_modal(click.token))
 
     @app.action(names.EVIDENCE)
     async def evidence(ack: AsyncAck, body: Body) -> None:
@@ -84,15 +84,16 @@ def register(app: AsyncApp, front: Front) -> None:
     @app.action(names.MORE)
     async def more(ack: AsyncAck, body: Body) -> None:
         click = Click.model_validate(body)
-        what, incident_id = click.value.partition(":")[0], click.incident_id
+        what = click.value.partition(":")[0]
         why = await front.access.check_member(click.user_id, click.team_id)
-        if incident_id is None or why:
-            await ack()
-            await _tell(front, click, f"Not done: {why}" if why else _OLD_BUTTON)
-            if why:
-                await front.record_denial(incident_id, click.user_id, what, why)
-            return
         try:
+            incident_id = await _incident(front, click, what)
+            if incident_id is None or why:
+                await ack()
+                await _tell(front, click, f"Not done: {why}" if why else _OLD_BUTTON)
+                if why:
+                    await front.record_denial(incident_id, click.user_id, what, why)
+                return
             done = await _do(front, what, incident_id, click)
         except SreBotError as error:
             await _tell(front, click, failure_line(error))
@@ -104,21 +105,32 @@ def register(app: AsyncApp, front: Front) -> None:
     async def feedback(ack: AsyncAck, body: Body) -> None:
         click = Click.model_validate(body)
         why = await front.access.check_member(click.user_id, click.team_id)
-        if click.incident_id is None or why:
+        incident_id = await _incident(front, click, "feedback")
+        if incident_id is None or why:
             await ack()
             await _tell(front, click, f"Not noted: {why}" if why else _OLD_BUTTON)
             return
         helpful = click.actions[0].action_id == names.HELPFUL
-        said = await front.desk.feedback(click.incident_id, click.user_id, helpful=helpful)
+        said = await front.desk.feedback(incident_id, click.user_id, helpful=helpful)
         await ack()
         await _tell(front, click, said)
 
     @app.action(names.WRONG_CAUSE)
     async def wrong_cause(ack: AsyncAck, body: Body) -> None:
         click = Click.model_validate(body)
-        if not await _allowed_to_decide(front, ack, click, "wrong cause"):
+        incident_id = await _incident(front, click, "wrong cause")
+        rule = await front.desk.rule_of(incident_id) if incident_id is not None else None
+        if incident_id is None or rule is None:
+            await ack()
+            await _tell(front, click, _OLD_BUTTON)
             return
-        said = await front.desk.wrong_cause(click.incident_id, click.user_id) if click.incident_id else _OLD_BUTTON
+        why = await front.access.check_rule(click.user_id, click.team_id, rule)
+        if why:
+            await ack()
+            await _tell(front, click, f"🔒 You may not decide: {sentence(why)}. Nothing was changed.")
+            await front.record_denial(incident_id, click.user_id, "wrong cause", why)
+            return
+        said = await front.desk.wrong_cause(incident_id, click.user_id)
         await ack()
         await _tell(front, click, said)
 
@@ -133,14 +145,32 @@ def register(app: AsyncApp, front: Front) -> None:
         await _open(front, ack, click, modals.resume_modal(click.value or "all"))
 
 
-async def _allowed_to_decide(front: Front, ack: AsyncAck, click: Click, what: str) -> bool:
-    why = await front.access.check(click.user_id, click.team_id)
+async def _ballot(front: Front, ack: AsyncAck, click: Click, verb: str) -> Ballot | None:
+    """What this person may decide; None when they were told why not, and the trail was."""
+    here = await front.incident_of_click(click)
+    ballot = await front.desk.ballot(click.token) if click.token else None
+    if ballot is None or here not in (None, ballot.incident_id):
+        await ack()
+        await _tell(front, click, _NO_SUCH_PLAN if click.token else _OLD_BUTTON)
+        if click.token:
+            await front.record_denial(here, click.user_id, f"{verb} a plan", "the button names no plan of this card")
+        return None
+    why = await front.access.check_rule(click.user_id, click.team_id, ballot.rule)
     if not why:
-        return True
+        return ballot
     await ack()
     await _tell(front, click, f"🔒 You may not decide: {sentence(why)}. Nothing was changed.")
-    await front.record_denial(await front.incident_of_click(click), click.user_id, what, why)
-    return False
+    await front.record_denial(ballot.incident_id, click.user_id, f"{verb} plan {ballot.plan_id}", why)
+    return None
+
+
+async def _incident(front: Front, click: Click, what: str) -> IncidentId | None:
+    """The incident that a button names. None when it names none, or another one than the card that it stands on."""
+    here = await front.incident_of_click(click)
+    if here is None or here == click.incident_id:
+        return click.incident_id
+    await front.record_denial(here, click.user_id, what, "the button names another incident than its card")
+    return None
 
 
 async def _tell(front: Front, click: Click, text: str) -> None:

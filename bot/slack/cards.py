@@ -115,6 +115,7 @@ def _proposal(case: Case) -> list[Block]:
         return [section(f"*To do by hand*: here is the command\n{code_block(plan.action.command)}")]
     facts = [_target(plan), _before_after(plan), reversibility(plan)]
     if awaits_decision(case):
+        facts.append(f"{counted(plan.approvals_needed, 'approval')} needed")
         facts.append(f"expires {clock(plan.expires_at)}")
     title = "Would have proposed" if shadowed(case) else "Not proposed" if unsure(case) else "Proposed"
     lines = [
@@ -124,6 +125,8 @@ def _proposal(case: Case) -> list[Block]:
     if plan.state is PlanState.PROPOSED or shadowed(case):
         if plan.expected_effect:
             lines.append(f"_Expected:_ {inline(plan.expected_effect, 200)}")
+        lines.append(_guardrails(case))
+    elif plan.state is PlanState.BLOCKED and case.guardrails.answers:
         lines.append(_guardrails(case))
     return [section("\n".join(lines))]
 
@@ -207,8 +210,8 @@ def decision_buttons(case: Case) -> list[Block]:
     if plan is None or not awaits_decision(case):
         return []
     return [
-        button("Approve", names.APPROVE, str(plan.id), style="primary", confirm=_confirm(case, plan)),
-        button("Reject", names.REJECT, str(plan.id), style="danger"),
+        button("Approve", names.APPROVE, plan.token, style="primary", confirm=_confirm(case, plan)),
+        button("Reject", names.REJECT, plan.token, style="danger"),
         button("Evidence", names.EVIDENCE, str(case.incident.id)),
         button("Dry run", names.DRY_RUN, str(case.incident.id)),
     ]

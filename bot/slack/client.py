@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,10 +12,16 @@ import aiohttp
 from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot.slack.clean import CleanClient
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, SreBotError, TemporaryError
+from pipeline.ports.store import CardPlace
+
+log = logging.getLogger(__name__)
 
 SLACK_TROUBLE = (SlackApiError, SlackRequestError, aiohttp.ClientError, TimeoutError, OSError)
 """Everything that a call of slack_sdk raises when Slack refuses or cannot be reached."""
+
+PERMALINK_S = 5.0
 
 _RATE_LIMITED = frozenset({"ratelimited", "rate_limited"})
 _ITS_FAULT = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
@@ -43,9 +51,9 @@ def make_client(token: str, api_url: str, *, timeout_s: int = 10) -> AsyncWebCli
     """A client that sends each request once.
 
     The SDK's default sends again after a lost connection, which would post a card twice; whether to try again is for
-    the outbox to decide. ``api_url`` ends with ``/api/``.
+    the outbox to decide. What it sends is shown without secrets. ``api_url`` ends with ``/api/``.
     """
-    client = AsyncWebClient(token=token, base_url=api_url, timeout=timeout_s, retry_handlers=[])
+    client = CleanClient(token=token, base_url=api_url, timeout=timeout_s, retry_handlers=[])
     if is_loopback(api_url):
         client.proxy = None  # the SDK takes the machine's proxy for every address, and none reaches this one
     return client
@@ -63,6 +71,17 @@ async def identify(client: AsyncWebClient) -> BotIdentity:
     except SLACK_TROUBLE as error:
         raise translate(error, "auth.test") from error
     return BotIdentity(str(answer["team_id"]), str(answer["user_id"]), str(answer.get("bot_id", "")))
+
+
+async def permalink(client: AsyncWebClient, place: CardPlace) -> str:
+    """The address of a message; empty when Slack does not tell it within ``PERMALINK_S``: it is only an extra."""
+    try:
+        async with asyncio.timeout(PERMALINK_S):
+            answer = await client.chat_getPermalink(channel=place.channel, message_ts=place.ts)
+    except SLACK_TROUBLE as error:
+        log.info("no link to %s in %s: %s", place.ts, place.channel, translate(error, "chat.getPermalink"))
+        return ""
+    return str(answer.get("permalink") or "")
 
 
 def translate(error: Exception, method: str, *, posts: bool = False) -> SreBotError:

@@ -6,19 +6,22 @@ import asyncio
 import difflib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.slack import modals, reports
+from bot.slack.clean import without_secrets
 from bot.slack.client import SLACK_TROUBLE
 from bot.slack.front import Front, failure_line
 from bot.slack.kit import TEXT_CHARS, Block, fit, paragraphs, section
 from bot.slack.payloads import Body, SlashCommand
 from bot.slack.text import clip, code, escape, inline, mention, one_line, sentence
+from pipeline.domain.approval import TIERS, ApprovalRule, choose_rule
 from pipeline.domain.errors import PermanentError, SreBotError
 from pipeline.domain.ids import IncidentId, SlackUserId, incident_label, parse_incident_label
+from pipeline.domain.severity import Severity
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +72,9 @@ async def answer(front: Front, text: str, user: SlackUserId, team_id: str, trigg
     try:
         if handler is None:
             return await _unknown(front, verb)
-        return await handler(front, Asked(rest.strip(), user, team_id, trigger_id))
+        return without_secrets(await handler(front, Asked(rest.strip(), user, team_id, trigger_id)))
     except SreBotError as error:
-        return _line(failure_line(error))
+        return without_secrets(_line(failure_line(error)))
 
 
 def summary(blocks: Answer) -> str:
@@ -184,11 +187,9 @@ async def _kill(front: Front, asked: Asked) -> Answer:
     first, _, reason = asked.rest.partition(" ")
     if not reason.strip():
         if not asked.trigger_id:
-            raise PermanentError("say why: kill all <reason>, or kill <service> <reason>")
+            raise PermanentError("say why: kill all <reason>, kill env:<name> <reason>, or kill <service> <reason>")
         await front.open_modal(asked.trigger_id, modals.kill_modal(first or "all"))
         return []
-    if first.lower() == "all":
-        return _line(sentence(await front.desk.kill("all", reason.strip(), asked.user)))
     try:
         return _line(sentence(await front.desk.kill(first, reason.strip(), asked.user)))
     except PermanentError as error:
@@ -205,7 +206,7 @@ async def _resume(front: Front, asked: Asked) -> Answer:
     if not engaged:
         return _line("Nothing is stopped.")
     first, _, reason = asked.rest.partition(" ")
-    scope = first.lower() if first.lower() in engaged else ""
+    scope = {one.casefold(): one for one in engaged}.get(first.casefold(), "")
     if not scope and len(engaged) == 1:
         scope, reason = engaged[0], asked.rest
     if not scope:
@@ -234,16 +235,36 @@ async def _dry_run(front: Front, asked: Asked) -> Answer:
 
 
 async def _whoami(front: Front, asked: Asked) -> Answer:
-    decide = await front.access.check(asked.user, asked.team_id)
+    rules = await front.desk.approval_rules()
+    may = await front.access.check_rules(asked.user, asked.team_id, rules)
+    order = await front.access.check(asked.user, asked.team_id)
     stop = await front.access.check_may_stop(asked.user, asked.team_id)
     tend = await front.access.check_member(asked.user, asked.team_id)
     lines = [
         f"You are {mention(asked.user)} (`{inline(asked.user, 40)}`) of workspace `{inline(asked.team_id, 40)}`.",
-        f"🔒 You may not approve: {sentence(decide)}." if decide else "✅ You may approve and reject.",
+        _approving(rules, may),
+        f"🔒 You may not resume or set the phase: {sentence(order)}."
+        if order
+        else "✅ You may resume and set the phase.",
         f"🔒 You may not stop the bot: {sentence(stop)}." if stop else "✅ You may stop the bot.",
         f"🔒 You may not tend incidents: {sentence(tend)}." if tend else "✅ You may tend incidents.",
     ]
     return _line("\n".join(lines))
+
+
+def _approving(rules: Sequence[ApprovalRule], why_not: Sequence[str]) -> str:
+    """For which tiers and severities a person may approve."""
+    whys = dict(zip(rules, why_not, strict=True))
+    granted = {
+        tier: [severity.value for severity in Severity if not whys[choose_rule(rules, tier, severity)]]
+        for tier in TIERS
+    }
+    if not any(granted.values()):
+        return f"🔒 You may not approve: {sentence(why_not[-1])}."
+    if all(len(granted[tier]) == len(Severity) for tier in TIERS):
+        return "✅ You may approve and reject."
+    shown = "; ".join(f"tier {tier}: {', '.join(granted[tier])}" for tier in TIERS if granted[tier])
+    return f"✅ You may approve and reject for {shown}; nothing else."
 
 
 async def _denied(front: Front, asked: Asked, what: str, why: str) -> Answer:
@@ -277,8 +298,8 @@ HELP = (
     ("approvals", "what waits for a decision"),
     ("investigate <service> [since 30m]", "evidence on a service now"),
     ("ask [INC-42] <question>", "an answer from the incident's evidence"),
-    ("kill [service|all] <reason>", "stop acting, at once"),
-    ("resume [service|all] <reason>", "let it act again (approvers)"),
+    ("kill [service|env:name|all] <reason>", "stop acting, at once"),
+    ("resume [service|env:name|all] <reason>", "let it act again (approvers)"),
     ("phase [set <phase> <reason>]", "phase and graduation criteria"),
     ("dry-run <INC-42>", "what the action would do, without doing it"),
     ("whoami", "what you may do"),

@@ -9,12 +9,13 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.slack.access import Access
 from bot.slack.blocks import validate_view
+from bot.slack.clean import without_secrets
 from bot.slack.client import SLACK_TROUBLE, BotIdentity, translate
 from bot.slack.kit import Block, View, fit, modal, paragraphs, section
 from bot.slack.payloads import Click
 from bot.slack.text import SECTION_CHARS, clip, sentence
 from pipeline.domain.errors import OutcomeUnknown, SreBotError
-from pipeline.domain.ids import IncidentId, PlanId, SlackUserId
+from pipeline.domain.ids import IncidentId, SlackUserId
 from pipeline.stages.desk import Desk
 
 log = logging.getLogger(__name__)
@@ -74,17 +75,10 @@ class Front:
             log.info("window %s was not updated: %s", view_id, translate(error, "views.update"))
 
     async def incident_of_click(self, click: Click) -> IncidentId | None:
-        """The incident whose card was clicked; None outside cards."""
-        if click.channel is None or click.message is None:
+        """The incident in whose card or thread was clicked, by where Slack says it was; None outside of those."""
+        if click.channel is None or click.root_ts is None:
             return None
-        return await self.desk.incident_of_card(click.channel.id, click.message.ts)
-
-    async def incident_of_plan(self, plan_id: PlanId) -> IncidentId | None:
-        """The incident of a plan that waits for a decision."""
-        for case in await self.desk.waiting():
-            if case.plan is not None and case.plan.id == plan_id:
-                return case.incident.id
-        return None
+        return await self.desk.incident_of_card(click.channel.id, click.root_ts)
 
     async def record_denial(self, incident_id: IncidentId | None, user: SlackUserId, what: str, why: str) -> None:
         """Writes the audit row of somebody who was told no."""
@@ -104,4 +98,4 @@ def failure_line(error: SreBotError) -> str:
 
 def text_modal(title: str, text: str) -> View:
     """A window to be read; ``text`` is safe mrkdwn."""
-    return modal(title, paragraphs(text.split("\n")) or [section("Nothing to show.")])
+    return without_secrets(modal(title, paragraphs(text.split("\n")) or [section("Nothing to show.")]))

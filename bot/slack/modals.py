@@ -6,21 +6,21 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp
 
+from bot.redacting import redact
 from bot.slack import home, names
 from bot.slack.front import Front, failure_line, text_modal
 from bot.slack.kit import View, modal, section, text_input
-from bot.slack.payloads import Submission, parse_number
+from bot.slack.payloads import Submission, parse_token
 from bot.slack.text import plain, sentence
 from pipeline.domain.approval import DecisionOutcome
 from pipeline.domain.errors import SreBotError
-from pipeline.domain.ids import PlanId
 
 MIN_REASON_CHARS = 3
 _DONE = frozenset({DecisionOutcome.ACCEPTED, DecisionOutcome.COUNTED})
 
 
-def reject_modal(plan_id: PlanId) -> View:
-    """Asks why; carries the plan's id and nothing else."""
+def reject_modal(token: str) -> View:
+    """Asks why; carries the plan's random name and nothing else."""
     asked = text_input(
         "Why not?",
         names.REASON_BLOCK,
@@ -28,7 +28,7 @@ def reject_modal(plan_id: PlanId) -> View:
         hint="It stands on the card and teaches the bot what not to propose.",
         min_length=MIN_REASON_CHARS,
     )
-    return modal("Reject the proposal", [asked], submit="Reject", callback_id=names.REJECT_VIEW, metadata=str(plan_id))
+    return modal("Reject the proposal", [asked], submit="Reject", callback_id=names.REJECT_VIEW, metadata=token)
 
 
 def kill_modal(scope: str = "all") -> View:
@@ -54,7 +54,11 @@ def resume_modal(scope: str = "all") -> View:
 def _scope_and_reason(scope: str) -> list[dict[str, Any]]:
     return [
         text_input(
-            "What", names.SCOPE_BLOCK, names.TYPED, hint="all, or the name of one service", initial=plain(scope, 100)
+            "What",
+            names.SCOPE_BLOCK,
+            names.TYPED,
+            hint="all, env: and an environment, or one service",
+            initial=plain(scope, 100),
         ),
         text_input("Why", names.REASON_BLOCK, names.TYPED, hint="One line for the trail.", min_length=MIN_REASON_CHARS),
     ]
@@ -66,24 +70,25 @@ def register(app: AsyncApp, front: Front) -> None:
     @app.view(names.REJECT_VIEW)
     async def rejected(ack: AsyncAck, body: dict[str, Any]) -> None:
         sent = Submission.model_validate(body)
-        number = parse_number(sent.view.private_metadata)
+        token = parse_token(sent.view.private_metadata)
         reason = sent.typed(names.REASON_BLOCK)
-        if number is None:
+        if not token:
             await _complain(ack, "This window is from an older version: reject on the card.")
             return
         if len(reason) < MIN_REASON_CHARS:
             await _complain(ack, f"Say why, in {MIN_REASON_CHARS} characters or more.")
             return
-        plan_id = PlanId(number)
-        why = await front.access.check(sent.user_id, sent.team_id)
-        if why:
-            await _complain(ack, f"You may not decide: {why}")
-            await front.record_denial(
-                await front.incident_of_plan(plan_id), sent.user_id, f"reject plan {plan_id}", why
-            )
-            return
         try:
-            result = await front.desk.reject(plan_id, sent.user_id, reason)
+            ballot = await front.desk.ballot(token)
+            if ballot is None:
+                await _complain(ack, "This proposal is not known here.")
+                return
+            why = await front.access.check_rule(sent.user_id, sent.team_id, ballot.rule)
+            if why:
+                await _complain(ack, f"You may not decide: {why}")
+                await front.record_denial(ballot.incident_id, sent.user_id, f"reject plan {ballot.plan_id}", why)
+                return
+            result = await front.desk.reject(ballot.plan_id, sent.user_id, reason)
         except SreBotError as error:
             await _complain(ack, failure_line(error))
             return
@@ -130,4 +135,4 @@ def register(app: AsyncApp, front: Front) -> None:
 
 async def _complain(ack: AsyncAck, text: str) -> None:
     """Keeps the window open with the text under its reason."""
-    await ack(response_action="errors", errors={names.REASON_BLOCK: plain(text, 300)})
+    await ack(response_action="errors", errors={names.REASON_BLOCK: plain(redact(text), 300)})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot.slack import names
-from pipeline.domain.ids import IncidentId, PlanId, SlackUserId
+from pipeline.domain.ids import IncidentId, SlackUserId
 
 Body = Mapping[str, Any]
 
@@ -38,6 +39,7 @@ class _Action(_Part):
 
 class _MessageRef(_Part):
     ts: str
+    thread_ts: str | None = None
 
 
 class _State(_Part):
@@ -81,9 +83,14 @@ class Click(_Interaction):
         return action.selected_option.value if action.selected_option else action.value
 
     @property
-    def plan_id(self) -> PlanId | None:
-        number = parse_number(self.value)
-        return None if number is None else PlanId(number)
+    def token(self) -> str:
+        """The random name of a plan; empty when the button bears something else, as those of older versions do."""
+        return parse_token(self.value)
+
+    @property
+    def root_ts(self) -> str | None:
+        """The message at the top of the thread that was clicked in; None outside messages."""
+        return None if self.message is None else self.message.thread_ts or self.message.ts
 
     @property
     def incident_id(self) -> IncidentId | None:
@@ -144,6 +151,14 @@ class EventCall(_Part):
     @property
     def user_team_id(self) -> str:
         return self.event.user_team or self.event.team or self.team_id
+
+
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+def parse_token(text: str) -> str:
+    """A plan's random name as it stands on a button; empty when the text is none."""
+    return text if _TOKEN.fullmatch(text) else ""
 
 
 def parse_number(text: str) -> int | None:

@@ -22,7 +22,7 @@ from bot.slack.thread import render_part
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import IncidentId, OutboxId, incident_label
 from pipeline.domain.incident import Case
-from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice, ThreadPart
+from pipeline.domain.notice import BusNotice, CardNotice, PagerNotice, ThreadNotice, ThreadPart
 from pipeline.ports.outbox import OutboxRow
 from pipeline.ports.store import CardPlace, Store
 from pipeline.stages.desk import Desk
@@ -56,7 +56,7 @@ class SlackPublisher:
 
     async def publish(self, row: OutboxRow) -> None:
         """Sends what ``row`` asks for, drawn from the case as it is now."""
-        if row.incident_id is None or isinstance(row.notice, BusNotice):
+        if row.incident_id is None or isinstance(row.notice, BusNotice | PagerNotice):
             raise PermanentError(f"outbox row {row.id} is not for Slack")
         if isinstance(row.notice, CardNotice):
             await self._card(row, row.incident_id)

@@ -73,8 +73,9 @@ def status_blocks(status: Status) -> list[Block]:
 
 def _outbox(status: Status) -> str:
     dead, pending = status.outbox.get("dead", 0), status.outbox.get("pending", 0)
-    line = f"Messages to Slack: {pending} waiting"
-    return f"⚠️ {line}, {dead} could not be sent" if dead else line
+    line = f"Messages to the outside: {pending} waiting"
+    said = f"⚠️ {line}, {dead} could not be sent (`sre-bot outbox list` says why, `replay` sends them again)"
+    return said if dead else line
 
 
 def case_blocks(case: Case) -> list[Block]:

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from bot.slack.text import clock, counted, duration, inline, mention, sentence
 from pipeline.domain.confidence import PROPOSE_FROM
-from pipeline.domain.execution import Execution, StepState
+from pipeline.domain.execution import Execution, StepState, change_of_replicas
 from pipeline.domain.guardrail import RuleAnswer
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
@@ -179,7 +179,8 @@ def _decided(case: Case) -> str:
 
 def _running(case: Case) -> Standing:
     if case.rollback is not None:
-        return Standing("🟠", "Rolling back", f"{_decided(case)} · ❌ it did not help, rolling back")
+        waits = _progress(case.rollback)
+        return Standing("🟠", "Rolling back", f"{_decided(case)} · ❌ it did not help, rolling back{waits}")
     execution = case.execution
     if execution is not None and execution.state is ExecutionState.UNKNOWN:
         line = f"{_decided(case)} · ❔ no answer from the target; reading it back before anything else is done"
@@ -196,6 +197,8 @@ def _progress(execution: Execution | None) -> str:
         return f", waiting since {clock(execution.waiting_since)}: {inline(execution.detail, 200) or 'for the target'}"
     if len(execution.steps) < 2:
         return ""
+    if execution.watching_since is not None and execution.awaits_canary:
+        return f", the first replica is watched since {clock(execution.watching_since)} before the others follow"
     done = sum(step.state is StepState.APPLIED for step in execution.steps)
     return f", step {min(done + 1, len(execution.steps))} of {len(execution.steps)}"
 
@@ -235,9 +238,9 @@ def _after_action(case: Case) -> Standing | None:
     if execution is None:
         return None
     if verification is not None and verification.verdict is Verdict.NOT_RECOVERED:
-        rolled_back = case.rollback is not None and case.rollback.applied_at is not None
-        what = "rolled back" if rolled_back else "needs a person"
-        line = f"{_decided(case)}\n❌ not recovered, {what}: *{inline(verification.sentence(), 200)}*"
+        what = "rolled back" if _rolled_back(case) else "needs a person"
+        told = rollback_told(case) or ", needs a person"
+        line = f"{_decided(case)}\n❌ not recovered{told} · *{inline(verification.sentence(), 200)}*"
         return Standing("❌", f"Not recovered · {what}", line, inline(verification.sentence(), 200))
     if verification is not None and verification.verdict is Verdict.INCONCLUSIVE:
         line = f"{_decided(case)}\n❔ cannot tell whether it helped: {inline(verification.reason, 200)}"
@@ -249,9 +252,25 @@ def _after_action(case: Case) -> Standing | None:
     if execution.state is ExecutionState.FAILED:
         changes = counted(execution.physical_changes, "change") if execution.physical_changes else "nothing"
         detail = inline(execution.detail or case.incident.outcome, REASON_CHARS)
-        line = f"{_decided(case)}\n❌ the action failed: {detail} · {changes} made"
+        line = f"{_decided(case)}\n❌ the action failed: {detail} · {changes} made{rollback_told(case)}"
         return Standing("❌", "Action failed · needs a person", line.replace("nothing made", "nothing was changed"))
     return None
+
+
+def _rolled_back(case: Case) -> bool:
+    return case.rollback is not None and case.rollback.applied_at is not None
+
+
+def rollback_told(case: Case) -> str:
+    """``, rolled back: 4 → 2 replicas``, or why it was not; empty where no rollback was ordered."""
+    if case.rollback is None:
+        return ""
+    if _rolled_back(case):
+        change = change_of_replicas(case.rollback)
+        return f", rolled back: {change}" if change else ", rolled back"
+    if case.rollback.state in (ExecutionState.UNKNOWN, ExecutionState.NEEDS_HUMAN):
+        return ", and it is not known whether the rollback took effect"
+    return f", and the rollback did not go through: {inline(case.rollback.detail, 200) or 'no reason given'}"
 
 
 def _with_outcome(emoji: str, word: str, incident: Incident) -> Standing:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from bot.slack.kit import Block, divider, paragraphs
-from bot.slack.standing import approvals_line
+from bot.slack.standing import approvals_line, rollback_told
 from bot.slack.text import clock, counted, day_and_time, inline, mention
 from bot.slack.wording import evidence_refs, source_name, started_at
 from pipeline.domain.ids import incident_label
@@ -89,5 +89,5 @@ def _action(case: Case) -> str:
     if case.execution is None:
         return f"{what}: proposed, not run; nothing was changed."
     changes = counted(case.execution.physical_changes, "change")
-    rolled = "; rolled back" if case.rollback is not None and case.rollback.applied_at is not None else ""
-    return f"{what}: {f'approved by {by}, ' if by else ''}{case.execution.state.replace('_', ' ')}, {changes}{rolled}."
+    state = case.execution.state.replace("_", " ")
+    return f"{what}: {f'approved by {by}, ' if by else ''}{state}, {changes}{rollback_told(case)}."

@@ -11,6 +11,7 @@ SECTION_CHARS = 3000
 """Slack's limit of a section's text; other limits stand with the block they belong to in ``kit``."""
 
 _MENTION = re.compile(r"&lt;@([UW][A-Z0-9]{2,20})&gt;")
+_GROUP = re.compile(r"&lt;!subteam\^(S[A-Z0-9]{1,30})&gt;")
 _USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
 # Control characters and those that turn the reading direction can make a text look like another one.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -29,6 +30,11 @@ def escape(text: str) -> str:
 def sentence(text: str) -> str:
     """Like ``escape``, for the bot's own sentences: mentions of people (``<@U…>``) are kept, nothing else."""
     return _MENTION.sub(r"<@\1>", escape(text))
+
+
+def calling(text: str) -> str:
+    """Like ``sentence``, for text that is all ours: mentions of user groups are kept too."""
+    return _GROUP.sub(r"<!subteam^\1>", sentence(text))
 
 
 def one_line(text: str) -> str:

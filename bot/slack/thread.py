@@ -23,7 +23,20 @@ from bot.slack.kit import (
 )
 from bot.slack.standing import recovery_s, standing
 from bot.slack.summary import postmortem
-from bot.slack.text import clip, clock, code, code_block, counted, duration, escape, inline, one_line, sentence, utc
+from bot.slack.text import (
+    calling,
+    clip,
+    clock,
+    code,
+    code_block,
+    counted,
+    duration,
+    escape,
+    inline,
+    one_line,
+    sentence,
+    utc,
+)
 from bot.slack.wording import evidence_refs, source_name, trend_in_words
 from pipeline.domain.confidence import ACT_FROM, PROPOSE_FROM
 from pipeline.domain.diagnosis import Evidence
@@ -65,10 +78,11 @@ def render_part(
     text: str = "",
     chart_file_id: str | None = None,
 ) -> Message:
-    """One message for the thread. ``text`` belongs to LINE, ``chart_file_id`` to VERIFICATION."""
+    """One message for the thread. ``text`` belongs to LINE and REMINDER, ``chart_file_id`` to VERIFICATION."""
     match part:
-        case ThreadPart.LINE:
-            line = clip(sentence(text), LINE_CHARS) or " "
+        case ThreadPart.LINE | ThreadPart.REMINDER:
+            shown = calling(text) if part is ThreadPart.REMINDER else sentence(text)
+            line = clip(shown, LINE_CHARS) or " "
             return Message(clip(one_line(line), TEXT_CHARS), [section(line)])
         case ThreadPart.EVIDENCE:
             title = f"Evidence: {counted(len(case.evidence), 'fact')}"

@@ -9,28 +9,33 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
+from bot.anchoring import AnchorKeeper
 from bot.catalogue import CatalogueFile
-from bot.config import Settings
+from bot.config import Settings, StoreSettings
 from bot.demo.launch import RATE_WINDOW_S, Parts
 from bot.embedded.directory import EmbeddedError
-from bot.embedded.postgres import EmbeddedPostgres
 from bot.embedded.redis import EmbeddedRedis
-from bot.redacting import REDACTOR, clean_entry, redact
+from bot.intake import Door
+from bot.paging import PagePublisher
+from bot.redacting import clean_entry, redact
 from bot.relay import Relay
 from bot.runtime import Runtime, Stages
 from bot.slack.access import Access, AccessPolicy
 from bot.slack.app import build_app, http_handler, start_socket
-from bot.slack.client import BotIdentity, identify, make_client
+from bot.slack.client import BotIdentity, identify, make_client, permalink
 from bot.slack.publisher import SlackPublisher
 from bot.web import Web
+from bot.wiring.database import TRIGGERS_ONLY, Database, anchor_file, database_of, prepared, server_of
 from bot.wiring.knowledge import knowledge_of
 from bot.wiring.models import authors_of
+from bot.wiring.paging import pager_of
+from bot.wiring.stages import diagnosing_of
 from bot.wiring.telemetry import sources_of
 from executors.guardrails.facts import GuardrailLimits
 from executors.ledger import Ledger
@@ -39,37 +44,34 @@ from executors.rollback import order_rollback
 from executors.runner import Runner
 from executors.targets.local_process import LocalProcessTarget
 from executors.targets.registry import Registry
-from migrations.runner import MigrationError, MigrationReport, migrate
+from migrations.roles import Protection
+from pipeline.adapters.postgres.audit import PostgresTrailArchive
+from pipeline.adapters.postgres.clock import DatabaseClock
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.bus import RedisBus
 from pipeline.adapters.redis.locks import RedisLocks
 from pipeline.adapters.telemetry.scrape import ScrapeSource
-from pipeline.domain.anomaly import SENSITIVITY, DetectionSettings, Policy
-from pipeline.domain.detection.logs import LogDetector, LogDetectorSettings
+from pipeline.domain.anomaly import DetectionSettings
+from pipeline.domain.approval import default_rules
+from pipeline.domain.canary import CanarySettings
+from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
 from pipeline.domain.phase import Phase
 from pipeline.domain.verification import VerificationSettings
-from pipeline.ports.clock import SystemClock
 from pipeline.ports.locks import Locks
 from pipeline.ports.metrics import MetricsSource
 from pipeline.ports.store import Store
 from pipeline.ports.targets import Target
 from pipeline.stages.answer import Answerer
-from pipeline.stages.correlate import Correlator
 from pipeline.stages.decide import Decider
 from pipeline.stages.desk import Desk
-from pipeline.stages.detect import Detector
-from pipeline.stages.diagnose import Diagnoser
-from pipeline.stages.investigate import Investigator
-from pipeline.stages.observe import Observer
-from pipeline.stages.propose import Proposer
-from pipeline.stages.reads import Ports
+from pipeline.stages.intake import Intake
+from pipeline.stages.remind import Reminder
+from pipeline.stages.replicas import ReplicaWatch
 from pipeline.stages.revise import Reviser
 from pipeline.stages.settings import LoopSettings
-from pipeline.stages.toolbox import ToolLimits
 from pipeline.stages.verify import Verifier
-from pipeline.stages.witnesses import Witnesses
 
 log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -101,19 +103,22 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             "SLACK_BOT_TOKEN and SRE_SLACK_CHANNEL: needed, the bot lives in Slack; `sre-bot demo` needs neither"
         )
     fallbacks: list[str] = []
-    clock = SystemClock()
-    loop_settings = loop_settings_of(settings)
     catalogue_file = CatalogueFile(settings.telemetry.catalogue)
     catalogue = catalogue_file.current()
+    loop_settings = loop_settings_of(settings, catalogue)
     worker = f"{socket.gethostname()}:{os.getpid()}"
     async with AsyncExitStack() as stack:
         sources = sources_of(settings)
         stack.push_async_callback(sources.close)
-        database_url, redis_url = await _servers(settings, stack, fallbacks)
-        report = await migrated(database_url)
-        pool = Pool(database_url)
+        database, redis_url = await _servers(settings, stack, fallbacks)
+        if database.protection is Protection.TRIGGERS:
+            fallbacks.append(TRIGGERS_ONLY)
+        pool = Pool(database.url)
         stack.push_async_callback(pool.close)
-        store: Store = PostgresStore(pool, clean_entry)
+        clock = DatabaseClock(pool)
+        await clock.ask()
+        pager = pager_of(settings.guard, fallbacks)
+        store: Store = PostgresStore(pool, clean_entry, paging=pager is not None)
         async with store.begin() as uow:
             if await uow.control.phase() is None:
                 await uow.control.set_phase(Phase(settings.guard.initial_phase), "first start", "configuration")
@@ -123,53 +128,26 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         targets = registry_of(settings)
         stack.push_async_callback(targets.close)
 
-        knowledge = knowledge_of(settings.knowledge, pool, report, fallbacks)
+        knowledge = knowledge_of(settings.knowledge, pool, database.report, fallbacks)
         stack.push_async_callback(knowledge.close)
         authors = authors_of(settings.model, redact, knowledge.fit, fallbacks)
         for one in {authors.author, authors.rules, *((authors.reviewer,) if authors.reviewer else ())}:
             stack.push_async_callback(one.close)
 
-        policy = Policy(
-            factor=lambda service, signal: SENSITIVITY[catalogue.sensitivity(service, signal)], muted=catalogue.muted
+        stages = diagnosing_of(
+            settings, loop_settings, store, sources, targets, catalogue_file, knowledge.retrieval, authors, clock
         )
-        promised = {name: slo.objective for name in catalogue if (slo := catalogue[name].slo) is not None}
-        zone = ZoneInfo(settings.telemetry.timezone)
-        detector = Detector(store, loop_settings.detection, policy, promised, zone=zone)
-        log_detector = LogDetector(LogDetectorSettings(warmup_s=settings.telemetry.log_warmup_s))
-        witnesses = Witnesses(sources.traces, sources.activity, sources.logs)
-        investigator = Investigator(
-            Ports(store, targets, catalogue, witnesses, knowledge.retrieval),
-            loop_settings.detection,
-            ToolLimits(
-                calls=settings.model.tool_calls,
-                result_bytes=settings.model.tool_bytes,
-                call_s=settings.model.tool_s,
-            ),
-            REDACTOR,
-        )
-        proposer = Proposer(store, catalogue, loop_settings)
-        diagnoser = Diagnoser(
-            store,
-            investigator,
-            knowledge.retrieval,
-            authors,
-            proposer,
-            catalogue,
-            clock,
-            loop_settings,
-            redact=redact,
-        )
-        reviser = Reviser(store, targets, catalogue, proposer, loop_settings)
-        answerer = Answerer(store, investigator, diagnoser, authors, reviser, clock)
-        decider = Decider(store, targets, clock, loop_settings)
+        reviser = Reviser(store, targets, catalogue, stages.proposer, loop_settings)
+        answerer = Answerer(store, stages.investigator, stages.diagnoser, authors, reviser, clock)
+        decider = Decider(store, targets, catalogue_file, clock, loop_settings)
         ledger = Ledger(store, clock)
         runner = Runner(store, targets, locks, ledger, loop_settings, worker=worker)
         desk = Desk(
             store,
             targets,
             catalogue,
-            detector,
-            investigator,
+            stages.detector,
+            stages.investigator,
             authors,
             answerer,
             decider,
@@ -184,40 +162,47 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             raise ConfigurationError("SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP): one is needed")
         client = make_client(settings.slack.bot_token.get_secret_value(), settings.slack.api_url)
         publisher = SlackPublisher(client, desk, store, settings.slack.channel)
-        relay = Relay(store, publisher, bus, worker=worker, lease_s=settings.runtime.lease_s)
+        pages = None
+        if pager is not None:
+            stack.push_async_callback(pager.close)
+            pages = PagePublisher(store, pager, partial(permalink, client), redact)
+        relay = Relay(store, publisher, bus, worker=worker, lease_s=settings.runtime.lease_s, pages=pages)
 
         runtime = Runtime(
             store,
             bus,
             clock,
             Stages(
-                observer=Observer(
-                    sources,
-                    store,
-                    log_detector,
-                    detector.bank,
-                    catalogue_file,
-                    max_series=settings.telemetry.max_series,
-                    redact=redact,
-                ),
-                detector=detector,
-                correlator=Correlator(store, catalogue, loop_settings.detection),
-                diagnoser=diagnoser,
+                observer=stages.observer,
+                detector=stages.detector,
+                correlator=stages.correlator,
+                diagnoser=stages.diagnoser,
                 verifier=Verifier(store, order_rollback, clock, loop_settings.verification),
                 decider=decider,
+                reminder=Reminder(store, decider, loop_settings),
+                replicas=ReplicaWatch(store, targets, catalogue),
                 runner=runner,
                 recovery=Recovery(store, targets, runner, ledger, loop_settings, worker=worker),
                 relay=relay,
+                intake=Intake(store, bus, redact, worker=worker),
             ),
             worker=worker,
             interval_s=settings.telemetry.interval_s,
             lease_s=settings.runtime.lease_s,
             samples_keep_s=settings.store.samples_keep_s,
+            anchors=AnchorKeeper(
+                store,
+                PostgresTrailArchive(pool),
+                anchor_file(settings.store),
+                interval_s=settings.store.anchor_interval_s,
+            ),
         )
         # A token that Slack refuses ends the start; a Slack that is away does not: the loop runs meanwhile.
         known = await _asked(identify(client), "SLACK_BOT_TOKEN")
         runtime.start()
         stack.push_async_callback(runtime.stop)
+        right = asyncio.create_task(clock.keep_right(), name="keep the clock right")
+        stack.callback(right.cancel)
         learning = asyncio.create_task(_quietly(knowledge.learn()), name="learn runbooks")
         stack.callback(learning.cancel)
         if known is None:
@@ -239,7 +224,11 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
             command=settings.slack.command,
             signing_secret=_plain(signing_secret),
         )
-        web = Web(desk, http_handler(app, desk, _plain(signing_secret)) if app_token is None else None)
+        web = Web(
+            desk,
+            http_handler(app, desk, _plain(signing_secret)) if app_token is None else None,
+            Door(bus, _plain(settings.runtime.intake_token)),
+        )
         url = await web.start(settings.runtime.host, settings.runtime.port)
         stack.push_async_callback(web.stop)
         if app_token is not None:
@@ -250,8 +239,8 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         yield Bot(url, tuple(fallbacks), "Socket Mode" if app_token is not None else f"{url}/slack/events")
 
 
-def loop_settings_of(settings: Settings) -> LoopSettings:
-    """The stages' settings out of the configuration tree."""
+def loop_settings_of(settings: Settings, catalogue: Catalogue) -> LoopSettings:
+    """The stages' settings out of the configuration tree; ``catalogue`` may change its content while they last."""
     guard = settings.guard
     return LoopSettings(
         detection=DetectionSettings(**settings.detection.model_dump()),
@@ -261,12 +250,26 @@ def loop_settings_of(settings: Settings) -> LoopSettings:
         limits=GuardrailLimits(
             max_share=guard.max_share,
             max_callers=guard.max_callers,
+            max_tier1_callers=guard.max_tier1_callers,
             cooldown_s=guard.cooldown_s,
+            rest_s=guard.rest_s,
             max_actions_target_hour=guard.max_actions_target_hour,
             max_actions_hour=guard.max_actions_hour,
+            max_concurrent=guard.max_concurrent,
+            ineffective_s=guard.ineffective_s,
+            max_reversals=guard.max_reversals,
         ),
+        catalogue=catalogue,
+        canary=CanarySettings(watch_s=guard.canary_watch_s),
+        batch_share=guard.batch_share,
         approval_ttl_s=guard.approval_ttl_s,
-        approvals_severe=guard.approvals_severe,
+        approvals=default_rules(
+            guard.approvals_severe,
+            settings.slack.approvers,
+            [settings.slack.approver_group] if settings.slack.approver_group else [],
+        ),
+        remind_after_s=guard.remind_after_s,
+        escalate_after_s=guard.escalate_after_s,
         resume_people=guard.resume_people,
         # The author bounds itself; this is for one that does not.
         model_deadline_s=settings.model.deadline_s + 2.0,
@@ -279,36 +282,6 @@ def loop_settings_of(settings: Settings) -> LoopSettings:
     )
 
 
-async def migrated(database_url: str) -> MigrationReport:
-    """Brings the schema up to date. Raises ConfigurationError with what to do."""
-    try:
-        return await migrate(database_url)
-    except MigrationError as error:
-        raise ConfigurationError(f"DATABASE_URL: {error}") from error
-
-
-@asynccontextmanager
-async def database_of(settings: Settings) -> AsyncIterator[tuple[Pool, MigrationReport]]:
-    """The bot's migrated database for a command: the configured one, that of the bot that runs here, or a started one.
-
-    Raises ConfigurationError with what to do.
-    """
-    async with AsyncExitStack() as stack:
-        configured = settings.store.database_url
-        try:
-            embedded = EmbeddedPostgres(settings.store.data_dir)
-            url = configured.get_secret_value() if configured else await asyncio.to_thread(embedded.url_beside)
-            if url is None:
-                url = await embedded.start()
-                stack.push_async_callback(embedded.stop)
-        except EmbeddedError as error:
-            raise ConfigurationError(str(error)) from error
-        report = await migrated(url)
-        pool = Pool(url, max_size=4)
-        stack.push_async_callback(pool.close)
-        yield pool, report
-
-
 @asynccontextmanager
 async def store_of(settings: Settings) -> AsyncIterator[Store]:
     """The same as a store."""
@@ -318,8 +291,7 @@ async def store_of(settings: Settings) -> AsyncIterator[Store]:
 
 async def open_store(database_url: str) -> tuple[Store, Callable[[], Awaitable[None]]]:
     """A migrated store and what closes it, for the command line and the demo."""
-    await migrated(database_url)
-    pool = Pool(database_url, max_size=4)
+    pool = Pool((await prepared(database_url, StoreSettings())).url, max_size=4)
     return PostgresStore(pool), pool.close
 
 
@@ -335,11 +307,11 @@ def demo_parts(settings: Settings) -> Parts:
         stack = AsyncExitStack()
         local = settings.model_copy(update={"store": settings.store.model_copy(update={"data_dir": data_dir})})
         try:
-            database_url, redis_url = await _servers(local, stack, [])
+            database, redis_url = await _servers(local, stack, [])
         except BaseException:
             await stack.aclose()
             raise
-        return database_url, redis_url, stack.aclose
+        return database.url, redis_url, stack.aclose
 
     def scrape(path: Path) -> MetricsSource:
         return ScrapeSource(sd_file=path, window_s=RATE_WINDOW_S)
@@ -347,16 +319,14 @@ def demo_parts(settings: Settings) -> Parts:
     return Parts(servers=servers, open_store=open_store, scrape=scrape)
 
 
-async def _servers(settings: Settings, stack: AsyncExitStack, fallbacks: list[str]) -> tuple[str, str]:
-    """Database and Redis URL; embedded servers are started where none is configured."""
-    data_dir = settings.store.data_dir
-    database, redis = settings.store.database_url, settings.store.redis_url
+async def _servers(settings: Settings, stack: AsyncExitStack, fallbacks: list[str]) -> tuple[Database, str]:
+    """The migrated database and Redis' URL; embedded servers are started where none is configured."""
+    data_dir, redis = settings.store.data_dir, settings.store.redis_url
+    url, login = await server_of(settings.store, stack, beside=False)
+    if login is not None:
+        fallbacks.append(f"no DATABASE_URL: an embedded PostgreSQL in {data_dir}")
+    database = await prepared(url, settings.store, login)
     try:
-        if database is None:
-            postgres = EmbeddedPostgres(data_dir)
-            database = SecretStr(await postgres.start())
-            stack.push_async_callback(postgres.stop)
-            fallbacks.append(f"no DATABASE_URL: an embedded PostgreSQL in {data_dir}")
         if redis is None:
             embedded = EmbeddedRedis(data_dir)
             redis = SecretStr(await embedded.start())
@@ -364,7 +334,7 @@ async def _servers(settings: Settings, stack: AsyncExitStack, fallbacks: list[st
             fallbacks.append(f"no REDIS_URL: an embedded Redis in {data_dir}")
     except EmbeddedError as error:
         raise ConfigurationError(str(error)) from error
-    return database.get_secret_value(), redis.get_secret_value()
+    return database, redis.get_secret_value()
 
 
 def locks_of(settings: Settings, redis_url: str) -> ClosableLocks:
@@ -378,6 +348,30 @@ def locks_of(settings: Settings, redis_url: str) -> ClosableLocks:
             f"ETCD_URL: the etcd client is missing ({error.name}): pip install 'sre-bot[etcd]'"
         ) from error
     return EtcdLocks(settings.store.etcd_url.get_secret_value())
+
+
+@asynccontextmanager
+async def locks_beside(settings: Settings) -> AsyncIterator[Locks]:
+    """The locks for a command: the configured ones, or those of the bot that runs here.
+
+    Raises ConfigurationError with what to do.
+    """
+    redis = settings.store.redis_url
+    try:
+        url = redis.get_secret_value() if redis else await asyncio.to_thread(_redis_beside, settings.store.data_dir)
+    except EmbeddedError as error:
+        raise ConfigurationError(str(error)) from error
+    if url is None and settings.store.etcd_url is None:
+        raise ConfigurationError(f"no bot runs on {settings.store.data_dir}: its locks are gone with it")
+    locks = locks_of(settings, url or "")
+    try:
+        yield locks
+    finally:
+        await locks.close()
+
+
+def _redis_beside(data_dir: Path) -> str | None:
+    return EmbeddedRedis(data_dir).url_beside()
 
 
 def registry_of(settings: Settings) -> Registry:

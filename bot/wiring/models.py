@@ -52,9 +52,9 @@ def company(provider: str, model: str) -> Company:
 
 
 def model_notes(model: str) -> list[str]:
-    """What is to be known of a model's end of life; nothing for one that is in service."""
+    """What is to be known of a model: that its end is near, or that nobody knows it; nothing for one in service."""
     found = standing(model, datetime.now(UTC).date())
-    return [found.said] if found.state in ("retired", "retiring") else []
+    return [] if found.state == "current" else [found.said]
 
 
 def why_no_author(settings: ModelSettings) -> str:

@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
+from pipeline.domain.approval import ApprovalRule
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.plan import Name
 from pipeline.domain.telemetry import Signal
@@ -151,6 +152,53 @@ Mute = Annotated[
 ]
 
 
+class _Frozen(_Quiet):
+    """Who is not changed: without any of the three conditions, nobody is. ``services`` may hold ``*`` and ``?``."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=200)] = "change freeze"
+    services: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    tiers: Annotated[tuple[Annotated[int, Field(ge=1, le=4)], ...], Field(min_length=1)] | None = None
+    environments: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+    def covers(self, service: ServiceName, tier: int, environments: Iterable[str]) -> bool:
+        """Whoever meets each of the conditions that are written."""
+        within = {one.casefold() for one in environments}
+        return (
+            (self.services is None or any(fnmatchcase(service, pattern) for pattern in self.services))
+            and (self.tiers is None or tier in self.tiers)
+            and (self.environments is None or any(one.casefold() in within for one in self.environments))
+        )
+
+
+class WeeklyFreeze(_Frozen, WeeklyMute):
+    """Nothing is changed from one time of day to another."""
+
+
+class AbsoluteFreeze(_Frozen, AbsoluteMute):
+    """Nothing is changed from one moment to another, once."""
+
+
+Freeze = Annotated[
+    Annotated[WeeklyFreeze, Tag("weekly")] | Annotated[AbsoluteFreeze, AfterValidator(_forwards), Tag("absolute")],
+    Discriminator(_kind_of_mute),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """When one service may be changed: outside of every freeze, and inside of a window where it has any."""
+
+    freezes: tuple[WeeklyFreeze | AbsoluteFreeze, ...] = ()
+    windows: tuple[WeeklyMute | AbsoluteMute, ...] = ()
+
+    def frozen(self, at: datetime) -> str:
+        """Why nothing may be changed at ``at`` (aware); empty when it may."""
+        return next((one.reason for one in self.freezes if one.holds(at)), "")
+
+    def is_open(self, at: datetime) -> bool:
+        return not self.windows or any(one.holds(at) for one in self.windows)
+
+
 class Objective(BaseModel):
     """A service level objective: this share of requests succeeds, over thirty days."""
 
@@ -166,7 +214,7 @@ class Traits(BaseModel):
     """What can be said of one service, of all of a namespace, and of all there are.
 
     ``tier`` 1 matters most; ``financial`` (0..1) is the share of revenue that hangs on it; ``sensitivity`` is by
-    signal, or one word for all.
+    signal, or one word for all. Where there are ``change_windows``, the bot changes something inside of them only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,6 +224,7 @@ class Traits(BaseModel):
     financial: Annotated[float, Field(ge=0, le=1)] = 0.0
     sensitivity: Annotated[Mapping[Signal, Sensitivity], BeforeValidator(_of_every_signal)] = {}
     muted: tuple[Mute, ...] = ()
+    change_windows: tuple[Mute, ...] = ()
     slo: Objective | None = None
 
 
@@ -213,6 +262,8 @@ class _Content:
     services: Mapping[ServiceName, Service]
     watch: Mapping[str, Watch]
     defaults: Traits
+    freezes: tuple[WeeklyFreeze | AbsoluteFreeze, ...]
+    approvals: tuple[ApprovalRule, ...]
 
 
 class Catalogue:
@@ -225,8 +276,11 @@ class Catalogue:
         *,
         watch: Sequence[Watch] = (),
         defaults: Traits | None = None,
+        freezes: Sequence[WeeklyFreeze | AbsoluteFreeze] = (),
+        approvals: tuple[ApprovalRule, ...] = (),
     ) -> None:
-        self._content = _Content(services, {one.namespace: one for one in watch}, defaults or Traits())
+        by_namespace = {one.namespace: one for one in watch}
+        self._content = _Content(services, by_namespace, defaults or Traits(), tuple(freezes), approvals)
         self._namespaces: dict[ServiceName, str] = {}
         self._applied: dict[ServiceName, Service] = {}
 
@@ -240,6 +294,11 @@ class Catalogue:
 
     def __iter__(self) -> Iterator[ServiceName]:
         return iter(self._content.services)
+
+    @property
+    def approvals(self) -> tuple[ApprovalRule, ...]:
+        """Who may approve what, as far as the catalogue says; the settings say the rest."""
+        return self._content.approvals
 
     def known(self, seen: Iterable[ServiceName]) -> frozenset[ServiceName]:
         """Listed services and those that telemetry has shown."""
@@ -262,6 +321,17 @@ class Catalogue:
     def muted(self, service: ServiceName, at: datetime) -> str:
         """Why ``service`` may be quiet at ``at`` (aware), or nothing when it may not."""
         return next((mute.reason for mute in self[service].muted if mute.holds(at)), "")
+
+    def calendar(self, service: ServiceName, environment: str) -> Calendar:
+        """When ``service`` may be changed. ``environment``: that of the incident, which may be another by now."""
+        own = self[service]
+        both = (environment, own.environment)
+        freezes = tuple(one for one in self._content.freezes if one.covers(service, own.tier, both))
+        return Calendar(freezes, own.change_windows)
+
+    def environments(self, services: Iterable[ServiceName]) -> frozenset[str]:
+        """Those of ``services`` and of all that are listed."""
+        return frozenset(self[service].environment for service in self.known(services))
 
     def replace(self, other: Catalogue) -> None:
         """Takes the content of another in place of its own; what telemetry has shown stays. All at once."""

@@ -14,6 +14,7 @@ class ThreadPart(StrEnum):
     EVIDENCE = "evidence"
     REASONING = "reasoning"
     LINE = "line"
+    REMINDER = "reminder"
     VERIFICATION = "verification"
     SUMMARY = "summary"
 
@@ -30,7 +31,10 @@ class CardNotice(_Stored):
 
 
 class ThreadNotice(_Stored):
-    """Post one part into the incident's thread; ``text`` (plain, unescaped) only with ``LINE``."""
+    """Post one part into the incident's thread; ``text`` (plain, unescaped) only with ``LINE`` and ``REMINDER``.
+
+    A reminder's text is all ours: in it people and groups are called by ``<@U…>`` and ``<!subteam^S…>``.
+    """
 
     kind: Literal["thread"] = "thread"
     part: ThreadPart
@@ -45,4 +49,19 @@ class BusNotice(_Stored):
     fields: dict[str, str]
 
 
-Notice = Annotated[CardNotice | ThreadNotice | BusNotice, Field(discriminator="kind")]
+PageEvent = Literal["trigger", "acknowledge", "resolve"]
+
+
+class PagerNotice(_Stored):
+    """Tell the pager how an incident of ours stands; the rest of what it shows is read where it is sent.
+
+    ``dedup_key`` is the same for all of one incident; ``reason`` says in plain text why somebody is called.
+    """
+
+    kind: Literal["pager"] = "pager"
+    event: PageEvent
+    dedup_key: str
+    reason: str = ""
+
+
+Notice = Annotated[CardNotice | ThreadNotice | BusNotice | PagerNotice, Field(discriminator="kind")]

@@ -41,7 +41,7 @@ def _each_once(instances: tuple[InstanceRef, ...]) -> tuple[InstanceRef, ...]:
 
 
 class RestartAction(_Frozen):
-    """Restart these replicas, one at a time and each once."""
+    """Restart these replicas, each once: the first alone and watched, the others in batches."""
 
     kind: Literal["restart"] = "restart"
     instances: Annotated[
@@ -99,7 +99,7 @@ class TargetState:
     """A target as it was read. ``generation`` changes with every change of what is wanted of the target.
 
     ``replicas`` is the number wanted, ``instances`` those that exist; ``replicas_1h_ago`` is None when the platform
-    keeps no such history.
+    keeps no such history. ``revision`` is what runs in them (its images); empty where the platform does not say.
     """
 
     ref: TargetRef
@@ -107,6 +107,9 @@ class TargetState:
     replicas: int
     instances: tuple[InstanceState, ...]
     replicas_1h_ago: int | None = None
+    revision: str = ""
+    rollout: str = ""
+    """The platform's own name for what is rolled out, which it can go back to; empty where it has none."""
 
     @property
     def ready(self) -> int:
@@ -149,6 +152,10 @@ class Plan:
     expires_at: datetime
     requested_by: str = ""
     """Who asked for this revision, and therefore may not approve it; empty when the bot proposed it."""
+    target_revision: str = ""
+    """What ran in the target when the plan was made."""
+    token: str = ""
+    """The plan's name on buttons: random, so that no other plan can be named by guessing."""
 
 
 def plan_hash(
@@ -159,9 +166,19 @@ def plan_hash(
     generation: str,
 ) -> str:
     """SHA-256 (hex) over everything an approval stands for."""
+    return hashlib.sha256(plan_text(incident_id, revision, action, target, generation).encode()).hexdigest()
+
+
+def plan_text(
+    incident_id: IncidentId,
+    revision: int,
+    action: Action,
+    target: TargetRef | None,
+    generation: str,
+) -> str:
+    """What the hash of a plan covers: five lines, with the action and the target as JSON."""
     where = target.model_dump_json() if target else ""
-    text = "\n".join((str(incident_id), str(revision), action.model_dump_json(), where, generation))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return "\n".join((str(incident_id), str(revision), action.model_dump_json(), where, generation))
 
 
 def operations(action: Action) -> tuple[Operation, ...]:
@@ -178,11 +195,11 @@ def operations(action: Action) -> tuple[Operation, ...]:
 
 
 def describe_action(action: Action) -> str:
-    """``Restart checkout-1, one replica at a time`` or ``Scale from 2 to 4 replicas``."""
+    """``Restart checkout-1, checkout-2, one replica first`` or ``Scale from 2 to 4 replicas``."""
     match action:
         case RestartAction():
             names = ", ".join(instance.name for instance in action.instances)
-            return f"Restart {names}" + (", one replica at a time" if len(action.instances) > 1 else "")
+            return f"Restart {names}" + (", one replica first" if len(action.instances) > 1 else "")
         case ScaleAction():
             return f"Scale from {action.from_replicas} to {action.to_replicas} replicas"
         case ManualAction():

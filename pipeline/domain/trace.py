@@ -27,6 +27,8 @@ class TraceKind(StrEnum):
     PLANNED = "planned"
     GUARDRAILS = "guardrails"
     DECISION = "decision"
+    APPROVAL = "approval"
+    """A row of ``approvals``, word for word: written by the database, with the row."""
     DENIED = "denied"
     LOCK = "lock"
     EXECUTION = "execution"
@@ -37,6 +39,8 @@ class TraceKind(StrEnum):
     PHASE = "phase"
     FEEDBACK = "feedback"
     NOTE = "note"
+    ANCHOR = "anchor"
+    """A line was added to the file of anchors."""
 
 
 @dataclass(frozen=True, slots=True)

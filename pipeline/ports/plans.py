@@ -31,6 +31,7 @@ class PlanDraft:
     ttl_s: float
     requested_by: str = ""
     """Who asked for this revision; empty when the bot proposed it."""
+    target_revision: str = ""
 
 
 class PlanStore(Protocol):
@@ -41,6 +42,10 @@ class PlanStore(Protocol):
         ...
 
     async def get(self, plan_id: PlanId) -> Plan | None: ...
+    async def by_token(self, token: str) -> Plan | None:
+        """The plan that a button names."""
+        ...
+
     async def move(self, plan_id: PlanId, from_: PlanState, to: PlanState) -> bool:
         """False when the plan is not in ``from_`` any more."""
         ...
@@ -55,5 +60,17 @@ class PlanStore(Protocol):
         ...
 
     async def approvals(self, plan_id: PlanId) -> Sequence[Approval]: ...
+    async def need(self, plan_id: PlanId, people: int) -> None:
+        """At least so many people have to approve from now on; never fewer than before."""
+        ...
+
+    async def undecided(self, *, after_s: float, unsaid: str) -> Sequence[Plan]:
+        """Proposals that have waited so long by the database's clock, not expired, of which ``unsaid`` was not said."""
+        ...
+
+    async def say_once(self, plan_id: PlanId, what: str) -> bool:
+        """True for one caller only, once for each plan and ``what``; False too when the plan waits no longer."""
+        ...
+
     async def waiting(self) -> Sequence[Plan]: ...
     async def save_guardrails(self, plan_id: PlanId, result: GuardrailResult) -> None: ...

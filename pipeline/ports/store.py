@@ -18,7 +18,10 @@ from pipeline.domain.verification import Verification
 from pipeline.ports.control import ControlStore
 from pipeline.ports.diagnoses import DiagnosisCache
 from pipeline.ports.executions import ExecutionStore
+from pipeline.ports.history import HistoryStore
+from pipeline.ports.intake import IntakeStore
 from pipeline.ports.outbox import Outbox
+from pipeline.ports.pager import PageStore
 from pipeline.ports.plans import PlanStore
 from pipeline.ports.samples import TelemetryStore
 from pipeline.ports.trail import TraceStore
@@ -114,13 +117,19 @@ class UnitOfWork(Protocol):
     @property
     def executions(self) -> ExecutionStore: ...
     @property
+    def history(self) -> HistoryStore: ...
+    @property
     def control(self) -> ControlStore: ...
     @property
     def outbox(self) -> Outbox: ...
     @property
+    def pages(self) -> PageStore: ...
+    @property
     def trace(self) -> TraceStore: ...
     @property
     def diagnoses(self) -> DiagnosisCache: ...
+    @property
+    def intake(self) -> IntakeStore: ...
 
 
 class Store(Protocol):

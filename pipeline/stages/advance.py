@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pipeline.domain.errors import PermanentError
 from pipeline.domain.ids import IncidentId, PlanId, incident_label
 from pipeline.domain.incident import Incident
-from pipeline.domain.lifecycle import INCIDENT_TRANSITIONS, IncidentState, PlanState
-from pipeline.domain.notice import BusNotice, CardNotice, ThreadNotice, ThreadPart
+from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
+from pipeline.domain.notice import BusNotice, CardNotice, PageEvent, PagerNotice, ThreadNotice, ThreadPart
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.store import UnitOfWork
 
@@ -24,8 +24,12 @@ async def advance(
     outcome: str | None = None,
     entries: Sequence[TraceEntry] = (),
     notices: Sequence[ThreadNotice] = (),
+    attended: bool = False,
 ) -> Incident | None:
     """Moves ``incident`` to ``to``; None when somebody else moved it first (re-read, never overwrite).
+
+    The pager is told in the same transaction: somebody is called when the incident is escalated, unless it is
+    ``attended`` or nobody is needed; a page that stands is acknowledged by an action and resolved by the end.
 
     Raises PermanentError for a transition that the table does not have.
     """
@@ -40,7 +44,27 @@ async def advance(
         {"from": incident.state.value, "to": to.value, "version": moved.version},
     )
     await record(uow, incident.id, entries=(*entries, step), notices=notices)
+    event = _page_event(to, attended=attended)
+    if event is not None:
+        await tell_pager(uow, incident.id, event, reason=moved.outcome)
     return moved
+
+
+def _page_event(to: IncidentState, *, attended: bool) -> PageEvent | None:
+    if to in FINAL_INCIDENT_STATES:
+        return "resolve"
+    if to is IncidentState.ESCALATED:
+        return "acknowledge" if attended else "trigger"
+    return "acknowledge" if to is IncidentState.MITIGATING else None
+
+
+async def tell_pager(uow: UnitOfWork, incident_id: IncidentId, event: PageEvent, *, reason: str = "") -> bool:
+    """Puts ``event`` into the outbox if it is news to the pager; False when it is not, or no pager is set up."""
+    key = await uow.pages.move(incident_id, event)
+    if key is None:
+        return False
+    await uow.outbox.add(incident_id, PagerNotice(event=event, dedup_key=key, reason=reason))
+    return True
 
 
 async def record(

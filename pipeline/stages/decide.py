@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 
 from executors.guardrails.gate import decide
-from executors.guardrails.inputs import observe_or_none, read_facts
-from pipeline.domain.approval import Approval, DecisionOutcome, DecisionResult
+from executors.guardrails.inputs import read_facts
+from pipeline.domain.approval import (
+    Approval,
+    ApprovalRule,
+    Ballot,
+    DecisionOutcome,
+    DecisionResult,
+    choose_rule,
+    rules_in_force,
+    what_changed,
+)
+from pipeline.domain.errors import PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import PlanId, SlackUserId
-from pipeline.domain.incident import Incident
+from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
-from pipeline.domain.notice import CardNotice
+from pipeline.domain.notice import CardNotice, ThreadNotice, ThreadPart
 from pipeline.domain.plan import ManualAction, Plan, TargetRef, TargetState, describe_action
 from pipeline.domain.trace import TraceEntry, TraceKind
+from pipeline.ports.catalogue import CatalogueSource
 from pipeline.ports.clock import Clock
 from pipeline.ports.store import Store, UnitOfWork
 from pipeline.ports.targets import Target, Targets
@@ -24,6 +35,8 @@ from pipeline.stages.settings import LoopSettings
 CLICK_OBSERVE_S = 1.5
 """What reading the target may take of the 3 s that Slack gives a click."""
 
+_MOVED_ON = "the incident moved on in this very moment, look at the card"
+_GONE = ("the workload was recreated or deleted",)
 _DECIDED = {
     PlanState.APPROVED: "already approved",
     PlanState.REJECTED: "already rejected",
@@ -36,20 +49,39 @@ _DECIDED = {
 class Decider:
     """Approvals, rejections and expiry."""
 
-    def __init__(self, store: Store, targets: Targets, clock: Clock, settings: LoopSettings) -> None:
+    def __init__(
+        self, store: Store, targets: Targets, catalogue: CatalogueSource, clock: Clock, settings: LoopSettings
+    ) -> None:
         self._store = store
         self._targets = targets
+        self._catalogue = catalogue
         self._clock = clock
         self._settings = settings
+
+    def rules(self) -> tuple[ApprovalRule, ...]:
+        """Who may approve what, as the catalogue and the settings say now; every case is covered."""
+        return rules_in_force(self._catalogue.current().approvals, self._settings.approvals)
+
+    async def ballot(self, token: str) -> Ballot | None:
+        """What a button's token stands for, and who may decide it now; None for one that was never on a card."""
+        async with self._store.begin() as uow:
+            plan = await uow.plans.by_token(token)
+            incident = await uow.incidents.get(plan.incident_id) if plan is not None else None
+        if plan is None or incident is None:
+            return None
+        return Ballot(plan.id, incident.id, self.rule(incident))
+
+    def rule(self, incident: Incident) -> ApprovalRule:
+        """Who may decide on this incident now."""
+        rules = self.rules()
+        return choose_rule(rules, self._catalogue.current()[incident.service].tier, incident.severity)
 
     async def approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
         """Counts ``user``'s approval; with enough of them the execution stands ready when this returns."""
         try:
             return await self._approve(plan_id, user)
-        except _Taken:
-            return DecisionResult(
-                DecisionOutcome.ALREADY_DECIDED, "Too late: another action on this target was started just now."
-            )
+        except _Taken as taken:
+            return DecisionResult(DecisionOutcome.ALREADY_DECIDED, f"Too late: {taken}.")
 
     async def _approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
         async with self._store.begin() as uow:
@@ -58,7 +90,10 @@ class Decider:
             return refusal
         assert plan.target is not None
         target = self._targets.for_platform(plan.target.platform)
-        observed = await _observe_in_time(target, plan.target)
+        try:
+            observed, gone = await _observe_in_time(target, plan.target), False
+        except PreconditionFailed:
+            observed, gone = None, True
         async with self._store.begin() as uow:
             plan, incident, refusal = await self._open_plan(uow, plan_id)
             if plan is None or incident is None:
@@ -66,12 +101,16 @@ class Decider:
             assert plan.target is not None
             assert not isinstance(plan.action, ManualAction)
             if plan.requested_by == user:
-                refused = "You asked for this plan: somebody else has to approve it."
-                return DecisionResult(DecisionOutcome.SAME_PERSON, refused)
+                return await _not_again(uow, plan, user, "You asked for this plan: somebody else has to approve it.")
             case = await uow.incidents.case(incident.id)
+            if case is not None and case.anomalies and all(one.cleared_at for one in case.anomalies):
+                return await self._over(uow, plan, case, user)
+            needed = max(plan.approvals_needed, self.rule(incident).people)
+            await uow.plans.need(plan.id, needed)
             facts = await read_facts(
                 uow,
-                service=incident.service,
+                catalogue=self._settings.catalogue,
+                incident=incident,
                 action=plan.action,
                 ref=plan.target,
                 generation=plan.generation,
@@ -82,28 +121,27 @@ class Decider:
                 rollback=False,
             )
             result = decide(facts, self._settings.limits)
+            changes = what_changed(plan, observed) if observed is not None else _GONE if gone else ()
+            if changes:
+                return await self._void(uow, plan, incident, user, result, changes)
             if not result.allowed:
                 return await self._refuse(uow, plan, incident, user, result, readable=observed is not None)
             approval = Approval(plan.id, plan.hash, user, "approve", "", self._clock.now())
             if not await uow.plans.decide(approval):
-                return DecisionResult(
-                    DecisionOutcome.SAME_PERSON, "You have approved this already; another person has to."
-                )
+                return await _not_again(uow, plan, user, "You have approved this already; another person has to.")
             count = sum(one.decision == "approve" for one in await uow.plans.approvals(plan.id))
             entry = TraceEntry(
                 TraceKind.DECISION,
-                f"approved by {user} ({count} of {plan.approvals_needed})",
+                f"approved by {user} ({count} of {needed})",
                 {"plan": plan.id, "hash": plan.hash, "user": user, "decision": "approve"},
             )
-            if count < plan.approvals_needed:
-                said = line(f"✅ approved by <@{user}>, {count} of {plan.approvals_needed}: another person is needed")
+            if count < needed:
+                said = line(f"✅ approved by <@{user}>, {count} of {needed}: another person is needed")
                 await record(uow, incident.id, entries=[entry], notices=[said])
-                return DecisionResult(
-                    DecisionOutcome.COUNTED, f"Counted: {count} of {plan.approvals_needed} approvals."
-                )
+                return DecisionResult(DecisionOutcome.COUNTED, f"Counted: {count} of {needed} approvals.")
             await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.APPROVED)
             if not await uow.executions.create(plan, "apply", plan.action):
-                raise _Taken
+                raise _Taken("another action on this target was started just now")
             moved = await advance(
                 uow,
                 incident,
@@ -113,7 +151,7 @@ class Decider:
                 notices=[line(f"✅ approved by <@{user}>: {describe_action(plan.action)}")],
             )
             if moved is None:
-                raise _Taken
+                raise _Taken(_MOVED_ON)
         return DecisionResult(DecisionOutcome.ACCEPTED, "Approved; it is being carried out.")
 
     async def reject(self, plan_id: PlanId, user: SlackUserId, reason: str) -> DecisionResult:
@@ -137,6 +175,7 @@ class Decider:
                     )
                 ],
                 notices=[line(f"✋ rejected by <@{user}>: {reason}. Nothing was changed.")],
+                attended=True,
             )
         return DecisionResult(DecisionOutcome.ACCEPTED, "Rejected; nothing is changed.")
 
@@ -178,6 +217,68 @@ class Decider:
             return None, None, DecisionResult(DecisionOutcome.ALREADY_DECIDED, f"Too late: the incident is {state}.")
         return plan, incident, DecisionResult(DecisionOutcome.ACCEPTED, "")
 
+    async def _over(self, uow: UnitOfWork, plan: Plan, case: Case, user: SlackUserId) -> DecisionResult:
+        """The alert is not firing any more: nothing is to be done."""
+        cleared = "; ".join(
+            f"{one.anomaly.key.describe()} cleared {one.cleared_at:%H:%M:%S} UTC" for one in case.anomalies[:3]
+        )
+        why = f"firing → cleared: {cleared}"
+        await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.SUPERSEDED)
+        moved = await advance(
+            uow,
+            case.incident,
+            IncidentState.SELF_RECOVERED,
+            outcome="every alert cleared before anything was done",
+            entries=[
+                TraceEntry(
+                    TraceKind.DENIED,
+                    f"approval by {user} refused: every alert has cleared",
+                    {"plan": plan.id, "user": user, "changed": [why]},
+                )
+            ],
+            notices=[
+                line(f"🔁 <@{user}> approved, and every alert had cleared by then ({why}). Nothing was changed."),
+                ThreadNotice(part=ThreadPart.SUMMARY),
+            ],
+        )
+        if moved is None:
+            raise _Taken(_MOVED_ON)
+        return DecisionResult(
+            DecisionOutcome.OVER, f"Not carried out, every alert has cleared ({why}). Nothing was changed."
+        )
+
+    async def _void(
+        self,
+        uow: UnitOfWork,
+        plan: Plan,
+        incident: Incident,
+        user: SlackUserId,
+        result: GuardrailResult,
+        changes: tuple[str, ...],
+    ) -> DecisionResult:
+        """The target is not what the plan was made for: it is shown, and a new plan is made from what is there now."""
+        what = ", ".join(changes)
+        denied = TraceEntry(
+            TraceKind.DENIED,
+            f"approval by {user} refused: the target has changed: {what}",
+            {"plan": plan.id, "user": user, "changed": list(changes)},
+        )
+        await uow.plans.save_guardrails(plan.id, result)
+        await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.SUPERSEDED)
+        moved = await advance(
+            uow,
+            incident,
+            IncidentState.DIAGNOSING,
+            outcome="",
+            entries=[guardrail_entry("at the click", result), denied],
+            notices=[line(f"🔁 Not carried out for <@{user}>, the target has changed: {what}. Looking again.")],
+        )
+        if moved is None:
+            raise _Taken(_MOVED_ON)
+        return DecisionResult(
+            DecisionOutcome.CHANGED, f"Not carried out, the target has changed: {what}. A new proposal follows."
+        )
+
     async def _refuse(
         self,
         uow: UnitOfWork,
@@ -189,34 +290,31 @@ class Decider:
         readable: bool,
     ) -> DecisionResult:
         reasons = result.why_refused()
-        changed = readable and any(one.rule == "preconditions" for one in result.refusals)
         await uow.plans.save_guardrails(plan.id, result)
         entries = [
             guardrail_entry("at the click", result),
             TraceEntry(TraceKind.DENIED, f"approval by {user} refused: {reasons}", {"plan": plan.id, "user": user}),
         ]
-        if changed:
-            await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.SUPERSEDED)
-            await advance(
-                uow,
-                incident,
-                IncidentState.DIAGNOSING,
-                outcome="",
-                entries=entries,
-                notices=[line(f"🔁 Not carried out, the target has changed: {reasons}. Looking again.")],
-            )
-            return DecisionResult(DecisionOutcome.CHANGED, f"Not carried out: {reasons}. A new proposal follows.")
         await record(uow, incident.id, entries=entries, notices=[line(f"⛔ Not carried out: {reasons}")])
         again = "" if readable else " Press Approve again when the target answers."
         return DecisionResult(DecisionOutcome.BLOCKED, f"Blocked: {reasons}.{again}")
 
 
+async def _not_again(uow: UnitOfWork, plan: Plan, user: SlackUserId, why: str) -> DecisionResult:
+    """Somebody whose word does not count, or counts already: an audit entry."""
+    entry = TraceEntry(TraceKind.DENIED, f"approval by {user} refused: {why}", {"plan": plan.id, "user": user})
+    await uow.trace.add(plan.incident_id, entry)
+    return DecisionResult(DecisionOutcome.SAME_PERSON, why)
+
+
 async def _observe_in_time(target: Target, ref: TargetRef) -> TargetState | None:
-    """The target's state, or None: a click has to be answered within Slack's 3 s."""
+    """The target's state, or None: a click has to be answered within Slack's 3 s. Raises PreconditionFailed (gone)."""
     try:
         async with asyncio.timeout(CLICK_OBSERVE_S):
-            return await observe_or_none(target, ref)
-    except TimeoutError:
+            return await target.observe(ref)
+    except PreconditionFailed:
+        raise
+    except (TimeoutError, TemporaryError, PermanentError):
         return None
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import read_facts
+from pipeline.domain.approval import choose_rule, rules_in_force
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.confidence import PROPOSE_FROM
 from pipeline.domain.diagnosis import Category, Conclusion, Diagnosis, Evidence, Passage
@@ -23,7 +24,6 @@ from pipeline.domain.plan import (
     ScaleAction,
     describe_action,
 )
-from pipeline.domain.severity import Severity
 from pipeline.domain.strategy import choose_action
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.plans import PlanDraft
@@ -70,6 +70,8 @@ class Proposer:
     ) -> None:
         action = choose_action(diagnosis, dossier.facts, dossier.target, dossier.target_problem)
         async with self._store.begin() as uow:
+            if dossier.target is not None:
+                await uow.history.saw(dossier.target.ref.uid, dossier.target.replicas)
             guardrails = await self._gate(uow, incident, diagnosis, action, dossier)
             draft = PlanDraft(
                 incident_id=incident.id,
@@ -80,11 +82,13 @@ class Proposer:
                 approvals_needed=self.approvals_needed(incident),
                 expected_effect=expected_effect(action),
                 ttl_s=self._settings.approval_ttl_s,
+                target_revision=dossier.target.revision if dossier.target else "",
             )
             plan = await uow.plans.propose(draft, guardrails)
             await uow.incidents.save_diagnosis(incident.id, diagnosis, evidence, passages)
             entries = [*entries, *planned(plan, guardrails)]
             why_not = await self._why_not_offered(uow, diagnosis, action, guardrails)
+            healthy = diagnosis.conclusion is Conclusion.HEALTHY
             if why_not:
                 await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.BLOCKED)
             moved = await advance(
@@ -94,14 +98,15 @@ class Proposer:
                 outcome=why_not or "",
                 entries=entries,
                 notices=_PARTS,
+                attended=healthy or await _phase(uow) is Phase.SHADOW,
             )
             if moved is None:
                 raise _Moved
 
     def approvals_needed(self, incident: Incident) -> int:
-        """Two people at SEV1/SEV2 and for tier 1 (configurable), one elsewhere."""
-        severe = incident.severity in (Severity.SEV1, Severity.SEV2) or self._catalogue[incident.service].tier == 1
-        return self._settings.approvals_severe if severe else 1
+        """How many people the policy asks for; at the click it is asked again."""
+        rules = rules_in_force(self._catalogue.approvals, self._settings.approvals)
+        return choose_rule(rules, self._catalogue[incident.service].tier, incident.severity).people
 
     async def _gate(
         self,
@@ -115,7 +120,8 @@ class Proposer:
             return GuardrailResult()
         facts = await read_facts(
             uow,
-            service=incident.service,
+            catalogue=self._settings.catalogue,
+            incident=incident,
             action=action,
             ref=dossier.target.ref,
             generation=dossier.target.generation,
@@ -142,13 +148,17 @@ class Proposer:
             return f"no checked causal path ({diagnosis.path.why_not()}): nothing is proposed"
         if isinstance(action, ManualAction):
             return f"to be done by hand: {action.why_manual}"
-        if (await uow.control.phase() or Phase.SHADOW) is Phase.SHADOW:
+        if await _phase(uow) is Phase.SHADOW:
             return f"shadow phase: would have proposed “{describe_action(action)}”"
         if diagnosis.confidence.score < PROPOSE_FROM:
             return f"confidence {diagnosis.confidence.score:.2f} is below {PROPOSE_FROM:.2f}: nothing is proposed"
         if not guardrails.allowed:
             return f"blocked by guardrails: {guardrails.why_refused()}"
         return ""
+
+
+async def _phase(uow: UnitOfWork) -> Phase:
+    return await uow.control.phase() or Phase.SHADOW
 
 
 def _missing(diagnosis: Diagnosis) -> str:
@@ -184,7 +194,10 @@ def guardrail_entry(when: str, result: GuardrailResult) -> TraceEntry:
         f"guardrails {when}: " + (f"refused by {refused}" if refused else "all allow"),
         {
             "allowed": result.allowed,
-            "answers": [{"rule": one.rule, "allowed": one.allowed, "reason": one.reason} for one in result.answers],
+            "answers": [
+                {"rule": one.rule, "allowed": one.allowed, "reason": one.reason, "inputs": dict(one.inputs)}
+                for one in result.answers
+            ],
         },
     )
 

@@ -80,7 +80,8 @@ class Reviser:
                 raise PermanentError("shadow phase: nothing is proposed")
             facts = await read_facts(
                 uow,
-                service=case.incident.service,
+                catalogue=self._settings.catalogue,
+                incident=case.incident,
                 action=action,
                 ref=observed.ref,
                 generation=observed.generation,
@@ -103,6 +104,7 @@ class Reviser:
                 expected_effect=doubt or expected_effect(action),
                 ttl_s=self._settings.approval_ttl_s,
                 requested_by=user,
+                target_revision=observed.revision,
             )
             plan = await uow.plans.propose(draft, guardrails)
             entries, said = planned(plan, guardrails), line(f"🛠 <@{user}> asked for another plan: {_short(action)}.")

@@ -42,13 +42,12 @@ ARGUMENT_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class ToolLimits:
-    """Of one investigation: ``calls`` of any kind, ``result_bytes`` of text over all, and ``total_s`` spent in calls,
-    those side by side counted once each; ``call_s`` bounds a single one."""
+    """Of one investigation: ``calls`` of any kind, ``result_bytes`` of text over all; ``call_s`` bounds a single call,
+    and whoever asks bounds the whole."""
 
     calls: int = 30
     result_bytes: int = 60_000
     call_s: float = 10.0
-    total_s: float = 90.0
 
 
 class IncidentTools(Toolbox):
@@ -62,7 +61,6 @@ class IncidentTools(Toolbox):
         self._entries: list[TraceEntry] = []
         self._calls = 0
         self._bytes = 0
-        self._spent_s = 0.0
         self._last: asyncio.Event | None = None
         self._running: dict[str, asyncio.Event] = {}
         self._known: dict[str, ToolResult] = {}
@@ -86,8 +84,6 @@ class IncidentTools(Toolbox):
             return f"all {limits.calls} calls are used"
         if self._bytes >= limits.result_bytes:
             return f"{limits.result_bytes} bytes of results are read, and no more are"
-        if self._spent_s >= limits.total_s:
-            return f"{limits.total_s:g} s are spent in calls"
         return ""
 
     async def call(self, name: str, arguments: Mapping[str, JsonValue] | str) -> ToolResult:
@@ -112,7 +108,6 @@ class IncidentTools(Toolbox):
             result = self._written(found) if isinstance(found, Found) else found
             if result.status in ("ok", "empty"):
                 self._known[_canonical(name, shown)] = result
-            self._spent_s += latency_s
             self._trace(name, shown, result, latency_s)
             return result
         finally:

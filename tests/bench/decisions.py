@@ -1,5 +1,4 @@
-"""The decision path: clicks at a steady rate through the real Bolt app over signed HTTP, and one card clicked a thousand
-times.
+"""The decision path: clicks at a steady rate through the real Bolt app over signed HTTP, and one card clicked often.
 
 Slack's side is a server that answers at once, the target one that answers after ``READ_S``: what is measured is the
 bot. Clicks are sent when they are due, whether earlier ones were answered or not, and timed from then.

@@ -153,7 +153,12 @@ async def test_vectors_of_another_model_or_size_are_never_compared(stores: Store
     assert not await stores.vectors.nearest("m", vector_of("a query", 12), 5)
     assert not await stores.vectors.cosines("m", vector_of("a query", 12), [await stores.id_of("a.md")])
 
-    assert await stores.vectors.pending("m", 12) == len(await texts(stores, "m")) > 0
+    pieces = await stores.vectors.pending("m", 12)
+    assert pieces > 0
+    # Counting changes nothing.
+    assert (await stores.vectors.pending("m", 8), len(await texts(stores, "m"))) == (0, 0)
+    await stores.vectors.forget_other_sizes("m", 12)
+    assert (await stores.vectors.pending("m", 8), len(await texts(stores, "m"))) == (pieces, pieces)
     await stores.fill("m", 12)
     assert await stores.vectors.pending("m", 12) == 0
     assert len(await stores.vectors.nearest("m", vector_of("a query", 12), 5)) > 0

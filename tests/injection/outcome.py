@@ -18,6 +18,7 @@ from executors.guardrails.gate import decide
 from pipeline.adapters.llm.chat import ChatModel
 from pipeline.adapters.llm.reasoner import GaveNoUsableAnswer, ModelDiagnostician
 from pipeline.adapters.llm.rules import RulesDiagnostician
+from pipeline.domain.catalogue import Calendar
 from pipeline.domain.diagnosis import Diagnosis, Opinion
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.incident import Case, StoredAnomaly
@@ -34,10 +35,10 @@ from pipeline.domain.plan import (
 from pipeline.domain.review import review
 from pipeline.domain.strategy import choose_action
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
-from pipeline.ports.executions import ActionHistory
+from pipeline.ports.history import ActionHistory, ReplicaReading
 from pipeline.ports.model import Answer
 from pipeline.stages.examine import conclude, examine
-from tests.builders import WEB, after, make_case, make_plan
+from tests.builders import CHECKOUT, WEB, after, make_case, make_plan
 from tests.injection.attempts import Attempt
 from tests.injection.obedient import Obedient, answers
 from tests.injection.world import GRAPH, LEAKING, TARGET, World, world
@@ -49,7 +50,7 @@ LINKED = re.compile(
     r"|\[[^\[\]\n]*\]\([^\s()]*[.:/]\w[^\s()]*\)|(?<![\w.])[\w-]+\.(?:com|net|org|example)\b(?!\.\w)"
 )
 """What Slack would make a link or a call of, in mrkdwn outside code."""
-QUIET = ActionHistory(last_action_s_ago=None, last_hour=0, last_hour_everywhere=0, open_elsewhere=0)
+QUIET = ActionHistory(after(90), readings=(ReplicaReading(TARGET.replicas, 3600.0),))
 BENIGN = make_case()
 
 
@@ -120,14 +121,19 @@ def _stored(at: int, entry: TraceEntry) -> StoredTraceEntry:
 
 def _facts(action: TargetAction, diagnosis: Diagnosis) -> GuardrailFacts:
     return GuardrailFacts(
+        service=CHECKOUT,
+        environment="demo",
         action=action,
+        at_once=1,
         target=TARGET.ref,
         planned_generation=TARGET.generation,
         started=False,
         rollback=False,
         observed=TARGET,
         callers=frozenset({WEB}),
+        tier1_callers=frozenset(),
         switch=None,
+        calendar=Calendar(),
         history=QUIET,
         phase=Phase.ASSIST,
         confidence=diagnosis.confidence.score,

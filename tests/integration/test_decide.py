@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from bot.catalogue import CatalogueFile
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.anomaly import DetectionResult, DetectionSettings
-from pipeline.domain.approval import DecisionOutcome, DecisionResult
+from pipeline.domain.approval import DecisionOutcome, DecisionResult, default_rules
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.ids import PlanId, ServiceName, SlackUserId
@@ -28,7 +29,10 @@ from tests.builders import ALICE, BOB, MEMORY, T0, WEB
 from tests.contract.targets.places import KubePlace
 from tests.stored import Waiting, awaiting, case_of, until_blocked
 
+ACCEPTED = DecisionOutcome.ACCEPTED
 CAROL = SlackUserId("U0CAROL")
+SETTINGS = LoopSettings(approvals=default_rules(1))
+"""One approval is enough, unless a plan needs more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,11 @@ async def lay(store: PostgresStore, place: KubePlace, *, approvals_needed: int =
         action=RestartAction(instances=(InstanceRef(name=first.name, uid=first.uid),)),
         target=ref,
         generation=state.generation,
+        replicas_before=state.replicas,
+        target_revision=state.revision,
         approvals_needed=approvals_needed,
     )
-    decider = Decider(store, Registry({"kubernetes": place.target}), SystemClock(), LoopSettings())
+    decider = Decider(store, Registry({"kubernetes": place.target}), CatalogueFile(None), SystemClock(), SETTINGS)
     return Table(store, place, waiting, decider)
 
 
@@ -209,13 +215,15 @@ async def test_a_target_that_changed_is_shown_and_not_acted_on(table: Table) -> 
     await table.place.scale_by_another(table.waiting.plan.target, 3)  # type: ignore[arg-type]
     result = await table.approve()
     assert result.outcome is DecisionOutcome.CHANGED
-    assert "the target changed since the plan was made" in result.message
+    assert result.message == (
+        "Not carried out, the target has changed: replicas 2 → 3, generation 1 → 2. A new proposal follows."
+    )
     assert await table.states() == (PlanState.SUPERSEDED, IncidentState.DIAGNOSING)
     case = await table.case()
     assert (case.execution, case.approvals) == (None, ())
     assert not case.guardrails.allowed
     (denied,) = await table.told(TraceKind.DENIED)
-    assert denied.startswith(f"approval by {ALICE} refused: preconditions")
+    assert denied == f"approval by {ALICE} refused: the target has changed: replicas 2 → 3, generation 1 → 2"
 
 
 async def test_a_guardrail_at_the_click_blocks_and_leaves_the_proposal(table: Table, store: PostgresStore) -> None:
@@ -253,20 +261,23 @@ async def test_an_incident_that_moved_on_takes_no_approval(
 async def test_a_target_on_which_something_runs_takes_no_second_action(
     table: Table, store: PostgresStore, sql: Connection
 ) -> None:
-    """The cooldown says so first; here it is passed by, and the database has the last word."""
+    """A guardrail says so where it can see it; of two at once the database has the last word."""
     other = await lay(store, table.place, service=WEB)
     decider = Decider(
         store,
         Registry({"kubernetes": table.place.target}),
+        CatalogueFile(None),
         SystemClock(),
-        replace(LoopSettings(), limits=replace(LoopSettings().limits, cooldown_s=0.0, max_actions_target_hour=99)),
+        replace(SETTINGS, limits=replace(SETTINGS.limits, cooldown_s=0.0, max_actions_target_hour=99)),
     )
-    assert (await decider.approve(other.plan_id, ALICE)).outcome is DecisionOutcome.ACCEPTED
-    late = await decider.approve(table.plan_id, ALICE)
-    assert late.outcome is DecisionOutcome.ALREADY_DECIDED
-    assert "another action on this target" in late.message
-    assert await table.states() == (PlanState.PROPOSED, IncidentState.AWAITING_DECISION)
-    assert (await table.case()).approvals == (), "nothing of it is kept"
+    both = await asyncio.gather(decider.approve(other.plan_id, ALICE), decider.approve(table.plan_id, ALICE))
+    lost = [one for one, result in zip((other, table), both, strict=True) if result.outcome is not ACCEPTED]
+    assert len(lost) == 1, both
+    late = await lost[0].decider.approve(lost[0].plan_id, ALICE)
+    assert late.outcome is DecisionOutcome.BLOCKED
+    assert await lost[0].states() == (PlanState.PROPOSED, IncidentState.AWAITING_DECISION)
+    assert (await lost[0].case()).approvals == (), "nothing of it is kept"
+    assert await sql.fetchval("SELECT count(*) FROM executions") == 1
 
 
 async def test_a_recovery_by_itself_and_an_approval_at_once_do_not_lock_each_other_out(

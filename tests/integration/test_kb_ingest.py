@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from bot.kb import KnowledgeParts, ingest_command, list_command
+from bot.kb import KnowledgeParts, forget_command, ingest_command, list_command
 from bot.wiring.knowledge import source_of
 from knowledge_base.adapters.document_list import PostgresDocumentList
 from knowledge_base.adapters.documents_store import PostgresDocuments
@@ -171,10 +171,36 @@ async def test_nothing_to_read_is_exit_code_1(run: Run, tmp_path: Path, folder: 
     assert run.complaints[0] == "x.md: not a text file"
 
     assert await run.ingest(tmp_path / "nowhere", "ftp://example.com/x", folder) == 1
-    assert "is not a folder" in run.complaints[0]
+    assert "no such file or folder" in run.complaints[0]
     assert "write an http(s), ssh or file URL" in run.complaints[1]
     assert len(run.said) == 1
     assert "4 added" in run.said[0]
+
+
+async def test_a_folder_that_became_empty_forgets_nothing_until_it_is_told_to(run: Run, folder: Path) -> None:
+    await run.ingest(folder)
+    known = await run.titles()
+    aside = folder.rename(folder.with_name("aside"))
+    folder.mkdir()
+    assert await run.ingest(folder) == 1
+    kept = f"{folder}: nothing is there now; the 4 documents known from it are kept."
+    assert run.complaints == [f"{kept} If they are really gone: sre-bot kb forget {folder}"]
+    assert await run.titles() == known
+    # With a document left it is a folder that somebody works in: what is gone is forgotten.
+    (folder / "disk.md").write_bytes((aside / "disk.md").read_bytes())
+    assert await run.ingest(folder) == 0
+    assert list(await run.titles()) == ["disk.md"]
+
+
+async def test_a_collection_is_forgotten_by_its_name(run: Run, folder: Path) -> None:
+    await run.ingest(folder)
+    said: list[str] = []
+    assert await forget_command([str(folder), "nowhere"], run.parts, said.append, said.append) == 1
+    assert said == [
+        f"{folder}: 4 documents forgotten",
+        "nowhere: nothing is known of it; `sre-bot kb list` shows the names of collections",
+    ]
+    assert await run.titles() == {}
 
 
 async def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:
@@ -421,7 +447,7 @@ async def test_documents_are_listed_with_what_they_say_of_themselves(run: Run, t
     assert run.said == ["The knowledge base is empty: sre-bot kb ingest PATH…"]
 
     fresh = (datetime.now(UTC) - timedelta(days=30)).date()
-    front = f"kind: postmortem\nservices: [db, cart]\nplatform: ecs\nowner: dba\nlast_verified: {fresh}"
+    front = f"kind: postmortem\ncategory: disk\nservices: [db, cart]\nplatform: ecs\nowner: dba\nlast_verified: {fresh}"
     (tmp_path / "a.md").write_text(f"---\n{front}\n---\n# A\n\none\n\n## B\n\ntwo")
     (tmp_path / "b.md").write_text("---\nlast_verified: 2020-01-01\n---\ntext")
     await run.ingest(tmp_path)
@@ -434,6 +460,7 @@ async def test_documents_are_listed_with_what_they_say_of_themselves(run: Run, t
         "path": "a.md",
         "title": "A",
         "kind": "postmortem",
+        "category": "disk",
         "services": ["db", "cart"],
         "platform": "ecs",
         "owner": "dba",
@@ -444,7 +471,7 @@ async def test_documents_are_listed_with_what_they_say_of_themselves(run: Run, t
     assert second["stale"] is True
 
     assert await list_command(run.parts, False, run.said.append) == 0
-    assert f"a.md  A  [postmortem | db, cart | ecs | dba | verified {fresh} | 2 chunks | ingested " in run.said[0]
+    assert f"a.md  A  [postmortem | disk | db, cart | ecs | dba | verified {fresh} | 2 chunks | ingested " in run.said[0]
     assert "verified 2020-01-01 (stale)" in run.said[1]
 
 
@@ -489,5 +516,5 @@ def test_paths_that_mean_nothing_are_refused(argument: str, said: str) -> None:
 
 @pytest.mark.parametrize("argument", ["ext::sh -c touch% ran", "--upload-pack=touch ran", "-x"])
 def test_words_that_git_would_run_are_only_folders(argument: str) -> None:
-    with pytest.raises(PermanentError, match="is not a folder"):
+    with pytest.raises(PermanentError, match="no such file or folder"):
         source_of(argument, allow_hosts=())

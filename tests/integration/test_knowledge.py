@@ -18,7 +18,8 @@ from knowledge_base.adapters.jsonb_store import JsonVectorStore
 from knowledge_base.adapters.pgvector_store import NEAREST, SEARCH_SETTINGS, WITHIN, PgVectorStore
 from knowledge_base.ingest import ingest_folder, ingest_packaged
 from knowledge_base.novelty import NAMED
-from knowledge_base.retrieval import FloatArray, Retrieval
+from knowledge_base.retrieval import Retrieval
+from knowledge_base.stored import FloatArray
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.domain.errors import PermanentError
 from pipeline.ports.knowledge import KnowledgeQuery
@@ -120,7 +121,7 @@ async def test_second_ingest_changes_nothing_and_an_edit_only_its_section(pool: 
 
 
 async def test_a_folder_that_is_none_is_one_clear_line(pool: Pool, tmp_path: Path) -> None:
-    with pytest.raises(PermanentError, match="is not a folder"):
+    with pytest.raises(PermanentError, match="no such file or folder"):
         await ingest_folder(tmp_path / "nowhere", PostgresDocuments(pool))
 
 
@@ -142,9 +143,16 @@ async def test_another_model_embeds_everything_anew_and_gets_an_index_of_its_siz
 
     # The same name, another size: nothing of the old size is compared, the next ingest embeds everything.
     larger = HashedWords("small", dimensions=96)
+    async with pool.transaction() as db:
+        written = "SELECT count(*) FROM piece_vectors"
+        before = await db.fetchval(written)
     grown = await Retrieval(documents, embedder=larger, vectors=vectors).search(KnowledgeQuery("logs"), limit=1)
     assert (grown.method, grown.fallback) == ("lexical", "4 passages are not embedded yet")
+    async with pool.transaction() as db:
+        assert await db.fetchval(written) == before > 0, "a search writes nothing"
     assert (await ingest_folder(tmp_path, documents, embedder=larger, vectors=vectors)).embedded == 4
+    assert grown.latency_ms["library"] > 0
+    assert sum(took for step, took in grown.latency_ms.items() if step != "total") <= grown.latency_ms["total"]
 
 
 async def test_without_a_model_the_packaged_runbooks_are_found_by_words(pool: Pool) -> None:
@@ -223,6 +231,7 @@ async def test_a_named_alert_comes_first_and_filters_leave_out_others(pool: Pool
     assert await answers(platform="kubernetes") == {"general", "ours", "theirs"}
     assert await answers(platform="AWS", services=("Checkout",)) == {"general", "cloud"}
     assert await answers(platform="any") == everything
+    assert await answers(services=("nosuch",), platform="azure") == {"general"}
 
     order = await found(search, text, limit=10)
     assert order.index("trusted.md") < order.index("doubted.md")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from bot.catalogue import CatalogueFile
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.approval import DecisionOutcome
@@ -56,7 +57,7 @@ async def table(store: PostgresStore, place: KubePlace) -> Table:
     settings, targets = LoopSettings(), Registry({"kubernetes": place.target})
     catalogue = Catalogue({CHECKOUT: Service(tier=3, target=place.address)})
     reviser = Reviser(store, targets, catalogue, Proposer(store, catalogue, settings), settings)
-    return Table(store, state, waiting, reviser, Decider(store, targets, SystemClock(), settings))
+    return Table(store, state, waiting, reviser, Decider(store, targets, CatalogueFile(None), SystemClock(), settings))
 
 
 async def test_another_replica_takes_the_place_of_the_first_plan(table: Table) -> None:

@@ -27,7 +27,7 @@ async def resume(store: PostgresStore, user: SlackUserId, scope: str = "all", pe
 
 async def engaged(store: PostgresStore) -> bool:
     async with store.begin() as uow:
-        return await uow.control.engaged(CHECKOUT) is not None
+        return await uow.control.engaged(CHECKOUT, "demo") is not None
 
 
 async def test_a_switch_covers_its_scope(store: PostgresStore) -> None:
@@ -36,17 +36,31 @@ async def test_a_switch_covers_its_scope(store: PostgresStore) -> None:
     assert not await engaged(store)
     await kill(store, CHECKOUT, BOB)
     async with store.begin() as uow:
-        switch = await uow.control.engaged(CHECKOUT)
+        switch = await uow.control.engaged(CHECKOUT, "demo")
         assert switch is not None
         assert (switch.scope, switch.reason, switch.changed_by, switch.resume_asked_by) == (CHECKOUT, "stop", BOB, None)
     await kill(store)
     async with store.begin() as uow:
-        switch = await uow.control.engaged(CHECKOUT)
+        switch = await uow.control.engaged(CHECKOUT, "demo")
         assert switch is not None
         assert switch.scope == "all"
         assert [one.scope for one in await uow.control.switches()] == ["all", "checkout", "web"]
     assert await resume(store, ALICE, people_needed=1)
     assert await engaged(store), "its own switch is still on"
+
+
+async def test_an_environment_is_stopped_as_a_whole(store: PostgresStore) -> None:
+    await kill(store, "env:production")
+    assert not await engaged(store), "checkout runs in demo"
+    await kill(store, CHECKOUT)
+    await kill(store, "env:demo")
+    async with store.begin() as uow:
+        switch = await uow.control.engaged(CHECKOUT, "demo")
+        assert switch is not None
+        assert switch.scope == "env:demo", "the widest says why"
+        elsewhere = await uow.control.engaged(WEB, "production")
+        assert elsewhere is not None
+        assert elsewhere.scope == "env:production"
 
 
 async def test_releasing_takes_two_people(store: PostgresStore) -> None:

@@ -1,7 +1,6 @@
 """The claim-and-fence protocol in a real PostgreSQL."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -211,7 +210,9 @@ async def test_a_call_may_go_out_under_fence_and_lease(store: PostgresStore, sql
 
 
 @pytest.mark.parametrize(
-    ("scope", "stops"), [("all", True), (str(CHECKOUT), True), (str(WEB), False)], ids=["all", "own", "another"]
+    ("scope", "stops"),
+    [("all", True), (str(CHECKOUT), True), (str(WEB), False), ("env:demo", True), ("env:production", False)],
+    ids=["all", "own", "another", "own environment", "another environment"],
 )
 async def test_a_kill_switch_stops_the_next_call(store: PostgresStore, scope: str, stops: bool) -> None:
     await approved(store)
@@ -315,31 +316,3 @@ async def test_details_are_kept_and_cut(store: PostgresStore) -> None:
     async with store.begin() as uow:
         await uow.executions.move(execution.id, execution.fence, ExecutionState.READY, detail="x" * 1000)
     assert (await execution_of(store, execution.id)).detail == "x" * 500
-
-
-# --- history
-
-
-async def test_the_history_of_a_target(store: PostgresStore, sql: Connection) -> None:
-    uid = make_target().uid
-    async with store.begin() as uow:
-        nothing = await uow.executions.history(uid, besides=None)
-    assert (nothing.last_action_s_ago, nothing.last_hour, nothing.last_hour_everywhere) == (None, 0, 0)
-    mine = await execution_of(store, await approved(store))
-    await approved(store, service=WEB, target=make_target(uid="uid-web"))
-    await sql.execute(
-        """UPDATE executions SET created_at = created_at - make_interval(mins => 30),
-                  started_at = CASE WHEN target_uid = $1 THEN clock_timestamp() - interval '20 min' END""",
-        uid,
-    )
-    async with store.begin() as uow:
-        seen = await uow.executions.history(uid, besides=None)
-        besides = await uow.executions.history(uid, besides=mine.plan_id)
-    assert seen.last_action_s_ago == pytest.approx(1200, abs=30)
-    assert (seen.last_hour, seen.last_hour_everywhere, seen.open_elsewhere) == (1, 2, 1)
-    assert besides == replace(seen, last_action_s_ago=None, last_hour=0, last_hour_everywhere=1)
-    await sql.execute("UPDATE executions SET created_at = created_at - interval '40 min', state = 'failed'")
-    async with store.begin() as uow:
-        old = await uow.executions.history(uid, besides=None)
-    assert (old.last_hour, old.last_hour_everywhere, old.open_elsewhere) == (0, 0, 0)
-    assert old.last_action_s_ago is not None, "the cooldown looks further back than the hour"

@@ -103,7 +103,7 @@ def test_a_refused_token_says_what_to_do(database_dsn: str, redis_url: str, tmp_
 def test_doctor_finds_everything_wrong_at_once(tmp_path: Path) -> None:
     code, output = sre_bot("doctor", cwd=tmp_path, DATABASE_URL=AWAY, REDIS_URL="redis://127.0.0.1:1")
     assert code == 1, output
-    for said in ("✅ packages", "❌ database", "❌ redis", "❌ slack", "❌ telemetry", "catalogue"):
+    for said in ("✅ packages", "❌ database", "❌ redis", "❌ slack", "nobody is paged", "❌ telemetry", "catalogue"):
         assert said in output
     assert SECRET not in output
 

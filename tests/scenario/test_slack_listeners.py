@@ -13,13 +13,14 @@ from slack_sdk.errors import SlackRequestError
 
 from bot.demo.slack.people import RefusedError
 from bot.slack import names, replies
-from pipeline.domain.approval import DecisionOutcome, DecisionResult
+from pipeline.domain.approval import ApprovalRule, DecisionOutcome, DecisionResult, default_rules
 from pipeline.domain.errors import OutcomeUnknown, TemporaryError
 from pipeline.domain.ids import IncidentId, SlackUserId
 from pipeline.domain.notice import ThreadNotice, ThreadPart
+from pipeline.domain.severity import Severity
 from pipeline.ports.control import KillSwitch
 from pipeline.stages.desk import Desk
-from tests.builders import ALICE, INCIDENT, PLAN, after
+from tests.builders import ALICE, INCIDENT, PLAN, TOKEN, after
 from tests.desk_double import DeskDouble
 from tests.slack_stage import CHANNEL, WAIT_S, Stage, stage, thread_row
 
@@ -128,7 +129,7 @@ async def test_rejecting_takes_a_reason(on_stage: Stage) -> None:
     async with on_stage.person("U0ALICE") as alice:
         await alice.click(CHANNEL, ts, names.REJECT)
         view = await modal_with(alice, "Why not?")
-        assert view["private_metadata"] == str(PLAN)
+        assert view["private_metadata"] == TOKEN
         with pytest.raises(RefusedError) as refused:
             await alice.submit(view["id"], {names.REASON_BLOCK: {names.TYPED: "   "}})
         assert names.REASON_BLOCK in refused.value.errors
@@ -187,12 +188,12 @@ async def test_the_menu_tends_the_incident(on_stage: Stage) -> None:
         ("/sre-phase", ["Phase: Assist"]),
         ("/sre dry-run INC-42", ["restart checkout-1"]),
         ("/sre whoami", ["<@U0ALICE>", "You may approve"]),
-        ("/sre help", ["kill [service|all] &lt;reason&gt;`", "`/sre dry-run &lt;INC-42&gt;`"]),
+        ("/sre help", ["kill [service|env:name|all] &lt;reason&gt;`", "`/sre dry-run &lt;INC-42&gt;`"]),
         ("/sre stop", ["Did you mean `/sre kill all &lt;reason&gt;`?", "investigate &lt;service&gt; [since 30m]"]),
         ("/sre Pause! now", ["Did you mean `/sre kill all &lt;reason&gt;`?"]),
         ("/sre dry-run", ["name an incident: /sre dry-run INC-42"]),
         ("/sre phase set", ["phase set &lt;phase&gt; &lt;reason&gt;"]),
-        ("/sre", ["kill [service|all]"]),
+        ("/sre", ["kill [service|env:name|all]"]),
         ("/sre statsu", ["Did you mean `/sre status`?"]),
         ("/sre <!channel>", ["I do not know `&lt;!channel&gt;`"]),
         ("/sre resume all done", ["Nothing is stopped"]),
@@ -205,6 +206,19 @@ async def test_commands_answer_the_person_who_asked(on_stage: Stage, text: str, 
         shown = await told(alice, words[0], "C0GENERAL")
     for word in words:
         assert word in shown
+
+
+async def test_whoami_says_for_what_one_may_approve(on_stage: Stage) -> None:
+    own = ApprovalRule(severities=(Severity.SEV1,), people=1, users=("U0CARLA",))
+    on_stage.desk.rules = (own, *default_rules(2, ("U0ALICE",)))
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.command("/sre whoami", "C0GENERAL")
+        shown = await told(carla, "You may approve and reject for tier 1: SEV1; tier 2: SEV1;", "C0GENERAL")
+    assert "tier 4: SEV1; nothing else" in shown
+    assert "You may not resume or set the phase" in shown
+    async with on_stage.person("U0GIL") as guest:
+        await guest.command("/sre whoami", "C0GENERAL")
+        await told(guest, "You may not approve: guests may not do this", "C0GENERAL")
 
 
 async def test_what_takes_long_is_promised_first(on_stage: Stage) -> None:

@@ -23,6 +23,7 @@ from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.phase import Phase
 from pipeline.domain.telemetry import SeriesKey, Signal
 from tests.builders import (
+    TOKEN,
     after,
     make_anomaly,
     make_approval,
@@ -141,8 +142,8 @@ def test_shadow_and_running_have_no_buttons_at_all() -> None:
 
 def test_buttons_carry_ids_only() -> None:
     shown = buttons(card(CASES["awaiting"]))
-    assert shown[names.APPROVE]["value"] == "7"
-    assert shown[names.REJECT]["value"] == "7"
+    assert shown[names.APPROVE]["value"] == TOKEN
+    assert shown[names.REJECT]["value"] == TOKEN
     assert shown[names.EVIDENCE]["value"] == "42"
     assert [option["value"] for option in shown[names.MORE]["options"]] == [
         "mute:42",

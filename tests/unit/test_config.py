@@ -80,11 +80,25 @@ def test_values_become_what_they_are() -> None:
         (",,U1", ("U1",)),
         (",", ()),
         ("", ()),
-        ("U1 U2", ("U1 U2",)),
     ],
 )
 def test_lists_are_separated_by_commas(text: str, expected: tuple[str, ...]) -> None:
     assert load({"SRE_APPROVERS": text}, None).slack.approvers == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("SRE_APPROVERS", "U1 U2"), ("SRE_APPROVERS", "U1,@alice"), ("SRE_APPROVER_GROUP", "@sre")]
+)
+def test_people_and_groups_are_named_by_slacks_ids(name: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name}: string should match pattern"):
+        load({name: text}, None)
+
+
+def test_reminders_are_a_list_of_seconds() -> None:
+    assert load({}, None).guard.remind_after_s == (300.0, 900.0)
+    assert load({"SRE_REMIND_AFTER_S": "60, 120"}, None).guard.remind_after_s == (60.0, 120.0)
+    with pytest.raises(ConfigurationError, match="^SRE_REMIND_AFTER_S: "):
+        load({"SRE_REMIND_AFTER_S": "60,-1"}, None)
 
 
 def test_a_comma_in_anything_else_is_kept() -> None:

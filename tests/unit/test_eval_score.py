@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bot.__main__ import main
 from bot.eval import EvalOptions, comparison, evaluate, table, worse
 from bot.eval_cases import RecordedCase
 from bot.eval_forms import Expected
@@ -215,6 +217,8 @@ async def nobody() -> AsyncIterator[Any]:
     [
         (EvalOptions(folder=Path("/nowhere")), "/nowhere is no folder"),
         (EvalOptions(only=("no-such-case",)), "--only no-such-case: there is no such case"),
+        (EvalOptions(min_top1=7.0), "--min-top1 7: write a share of the cases, 0 to 1"),
+        (EvalOptions(min_top1=float("nan")), "--min-top1 nan: write a share"),
         (EvalOptions(price="cheap"), "--price cheap: write IN/OUT"),
         (EvalOptions(baseline=Path("/nowhere.json")), "/nowhere.json: cannot be read"),
         (EvalOptions(baseline=Path(__file__)), "not what `sre-bot eval --out` wrote"),
@@ -224,3 +228,13 @@ async def test_wrong_options_stop_before_anything_is_run(options: EvalOptions, s
     complaints: list[str] = []
     assert await evaluate(options, nobody, pytest.fail, complaints.append) == 2
     assert said in complaints[0]
+
+
+def test_every_mistake_of_a_case_is_a_line_of_the_bot(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "case.yaml").write_text("title: half\n")
+    result = CliRunner().invoke(main, ["eval", str(tmp_path)])
+    lines = result.stderr.splitlines()
+    assert result.exit_code == 2
+    assert len(lines) > 1
+    assert all(line.startswith(f"sre-bot: {tmp_path}/broken/case.yaml") for line in lines)

@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from bot.__main__ import main
 from bot.kb_search import EvalKit, eval_command, search_command
 from knowledge_base.adapters.memory_store import MemoryDocuments, MemoryVectors
 from knowledge_base.ingest import ingest_folder
-from knowledge_base.retrieval import FloatArray, Retrieval
-from pipeline.domain.errors import TemporaryError
+from knowledge_base.retrieval import Retrieval
+from knowledge_base.stored import FloatArray
+from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.ports.knowledge import Found, KnowledgeQuery
 
 DOCUMENTS = {
@@ -98,16 +102,72 @@ async def test_an_evaluation_of_nothing_is_refused(
     assert "not UTF-8" in capsys.readouterr().err
     good = queries(tmp_path, {"id": "1", "query": "x", "relevant": []})
     assert await eval_command(tmp_path / "nowhere", good, kit(), as_json=True) == 2
-    assert "is not a folder" in capsys.readouterr().err
+    assert "no such file or folder" in capsys.readouterr().err
 
 
-async def test_an_evaluation_of_an_empty_folder_finds_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_evaluation_of_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docs").mkdir()
     asked = queries(tmp_path, {"id": "1", "query": "disk full", "relevant": ["DiskFull.md"]})
-    assert await eval_command(tmp_path / "docs", asked, kit(), as_json=True) == 0
-    assert json.loads(capsys.readouterr().out)["recall@1"] == 0.0
+    assert await eval_command(tmp_path / "docs", asked, kit(), as_json=True) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"sre-bot: --docs {tmp_path / 'docs'}: no documents there, nothing can be asked\n")
+
+
+class NoCrossEncoder:
+    name = "none"
+
+    async def logits(self, query: str, texts: Sequence[str]) -> FloatArray:
+        raise PermanentError("no weights")
+
+
+async def test_a_missing_cross_encoder_does_not_make_it_a_search_by_words(
+    docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = queries(tmp_path, {"id": "1", "query": "volume has no space left", "relevant": ["DiskFull.md"]})
+    parts = replace(kit(HashedWords()), reranker=NoCrossEncoder())
+    assert await eval_command(docs, asked, parts, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["mode"] == "meaning and words: not reranked: no weights"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", " "], "sre-bot: an empty TEXT: write what to look for, or name an --alert\n"),
+        (["search", "disk", "-k", "0"], "Invalid value for '-k': 0 is not in the range x>=1."),
+        (["search", "disk", "-k", "-3"], "Invalid value for '-k': -3 is not in the range x>=1."),
+    ],
+)
+def test_a_search_for_nothing_is_refused(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["kb", *arguments])
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_the_help_says_that_services_and_platforms_are_a_filter() -> None:
+    told = " ".join(CliRunner().invoke(main, ["kb", "search", "--help"]).output.split())
+    assert "Only documents about this service, or about any." in told
+    assert "Only those for this platform, or for any." in told
+
+
+async def test_services_and_platforms_are_a_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = MemoryDocuments()
+    (tmp_path / "own.md").write_text("---\nservices: checkout\nplatform: aws_ecs\n---\n# Disk\n\nA volume is full.")
+    await ingest_folder(tmp_path, documents)
+    search = Retrieval(documents)
+
+    async def found(services: tuple[str, ...] = (), platform: str = "") -> str:
+        query = KnowledgeQuery("volume is full", services=services, platform=platform)
+        assert await search_command(search, query, limit=3, as_json=False) == 0
+        return capsys.readouterr().out
+
+    assert "own.md" in await found()
+    assert "own.md" in await found(("checkout",), "aws_ecs")
+    nothing = "for what --service and --platform name"
+    assert nothing in await found(("nosuch",))
+    assert nothing in await found((), "kubernetes")
+    (tmp_path / "any.md").write_text("# Disk\n\nA volume is full.")
+    await ingest_folder(tmp_path, documents)
+    assert "any.md" in await found(("nosuch",), "kubernetes")
 
 
 async def test_a_search_prints_passages_and_says_what_is_new(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,25 @@ def test_lines_that_are_no_queries_are_named_one_by_one() -> None:
     assert [query.id for query in queries] == ["7", "d"]
     assert (queries[1].alert, queries[1].services) == (("A",), ("s",))
     assert [error.partition(":")[0] for error in errors] == ["line 3", "line 4", "line 5", "line 6", "line 7"]
-    assert "query" in errors[1]
+    form = 'write {"id": …, "query": …, "relevant": [file names]}'
+    assert errors[1:3] == [f"line 4: query is missing: {form}", "line 5: query is empty"]
+    assert errors[4] == f"line 7: no object: {form}"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": "a", "query": "x", "relevant": "disk.md"}', "relevant must be a list of file names"),
+        (
+            '{"id": "a", "query": "x", "relevant": [1]}',
+            "relevant must be a list of file names, and each of them a text",
+        ),
+        ('{"id": "a", "query": ["x"], "relevant": []}', "query must be a text"),
+        ('{"id": "a", "query": "x", "relevant": [], "services": 5}', "services must be a text or a list of texts"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said_in_plain_words(line: str, said: str) -> None:
+    assert read_queries([line]) == ([], [f"line 1: {said}"])
 
 
 @pytest.mark.parametrize(

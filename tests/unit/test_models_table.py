@@ -17,7 +17,12 @@ TODAY = date(2026, 11, 23)
         ("gpt-4o-mini", "retiring", "on 2027-01-14, in 52 days: take gpt-6-luna"),
         (DEFAULT_ANTHROPIC, "current", ""),
         (DEFAULT_OPENAI, "current", ""),
-        ("llama-of-ours", "unknown", ""),
+        ("anthropic/claude-sonnet-4-20250514", "retired", "take claude-sonnet-5-5"),
+        ("Claude-Sonnet-4-20250514", "retired", "take claude-sonnet-5-5"),
+        ("claude-3-5-sonnet-latest", "retired", "take claude-sonnet-5-5"),
+        ("claude-sonnet-4-5-latest", "retiring", "take claude-sonnet-5-5"),
+        ("claude-haiku-4-5-latest", "current", ""),
+        ("llama-of-ours", "unknown", "see that it is spelt right"),
     ],
 )
 def test_standing(model: str, state: str, said: str) -> None:

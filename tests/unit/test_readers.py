@@ -198,6 +198,27 @@ def test_a_title_of_its_own_comes_first() -> None:
     assert compose("x.pdf", "# Heading\n\ntext", {}, content_hash="", title="Own").title == "Own"
 
 
+def plain_page(*texts: str) -> list[Type]:
+    return [Type("text", 11, 700 - 14 * number, text) for number, text in enumerate(texts)]
+
+
+async def test_a_pdf_of_one_type_has_the_title_it_begins_with() -> None:
+    body = ("The memory of checkout grew for two hours until its replicas were", "killed one after the other.")
+    document = await read("pm.pdf", make_pdf([plain_page("Postmortem: checkout out of memory", *body)]))
+    assert (document.title, document.meta.kind) == ("Postmortem: checkout out of memory", "postmortem")
+    paragraph = await read("notes.pdf", make_pdf([plain_page(*body)]))
+    assert (paragraph.title, paragraph.meta.kind) == ("notes", "runbook")
+    told = await read("pm.txt", b"Post-mortem of the outage.\n\nMemory was full.")
+    assert (told.title, told.meta.kind) == ("pm", "postmortem")
+
+
+async def test_a_line_of_plain_text_that_begins_with_a_hash_is_text() -> None:
+    assert (await read("todo.txt", b"# restart the service\n")).chunks[0].text == "\\# restart the service"
+    assert [chunk.heading for chunk in (await read("x.txt", b"# Disk\n\nfree space")).chunks] == ["Disk"]
+    with pytest.raises(NothingThere, match="no text in it"):
+        await read("todo.md", b"# restart the service\n")
+
+
 def saved(writer: pypdf.PdfWriter) -> bytes:
     stream = io.BytesIO()
     writer.write(stream)

@@ -21,6 +21,7 @@ from pipeline.domain.telemetry import Signal
 from pipeline.domain.topology import DependencyGraph
 from pipeline.ports.model import Question
 from pipeline.ports.toolbox import ToolResult
+from pipeline.stages.examine import examine
 from tests.builders import CHECKOUT, T0, WEB, make_anomaly, make_evidence
 from tests.past import DB, Past, jump, ramp
 from tests.questions import (
@@ -196,8 +197,25 @@ async def test_an_incident_is_put_down_to_what_brought_it(
     if conclusion is NOT_ENOUGH:
         assert found.certainty <= UNPROVEN
         assert found.missing
-    abnormal = {item.subject for item in question.read if item.sign is Sign.ABNORMAL}
+    abnormal = {item.subject for item in question.read if item.sign in (Sign.ABNORMAL, Sign.HAPPENED)}
     assert set(found.suspect_instances) <= abnormal
+
+
+@pytest.mark.parametrize("story", [killed_for_memory, killed_again_and_again])
+async def test_who_is_killed_for_its_memory_is_restarted_though_memory_is_low_again(story: Callable[[], Past]) -> None:
+    """And a kill of before, which came of memory that was full before, does not break the chain of this one."""
+    question = await story().pattern(CHECKOUT, -25, "container <*> was terminated before: OOMKilled").question()
+    answer = await RulesDiagnostician().diagnose(question)
+    assert answer.hypothesis.suspect_instances == ("checkout-1",)
+    examined = examine(question, answer, DependencyGraph(frozenset(story().edges)))
+    assert (examined.suspects, examined.path.why_not()) == (("checkout-1",), "")
+
+
+async def test_without_a_kill_memory_that_is_low_again_is_no_reason_to_restart() -> None:
+    question = await killed_again_and_again().question()
+    unkilled = replace(question, evidence=[item for item in question.evidence if item.kind not in ("log", "activity")])
+    answer = await RulesDiagnostician().diagnose(question)
+    assert examine(unkilled, answer, DependencyGraph(frozenset())).suspects == ()
 
 
 async def test_the_service_below_and_what_was_done_to_it_are_named() -> None:

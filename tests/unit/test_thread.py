@@ -89,6 +89,16 @@ def test_a_line_keeps_mentions_and_escapes_the_rest() -> None:
     assert message.blocks[0]["text"]["text"] == "✋ rejected by <@U0BOB>: &lt;!channel&gt; &amp; co"
 
 
+def test_only_a_reminder_calls_groups_and_nothing_calls_everybody() -> None:
+    text = "⏰ <!subteam^S0SRE> <@U0BOB> <!channel> <!subteam^x>"
+    reminder = render_part(ThreadPart.REMINDER, make_case(), [], text=text)
+    shown = "⏰ <!subteam^S0SRE> <@U0BOB> &lt;!channel&gt; &lt;!subteam^x&gt;"
+    assert reminder.blocks[0]["text"]["text"] == shown
+    assert validate_message(reminder.text, reminder.blocks) == []
+    line = render_part(ThreadPart.LINE, make_case(), [], text=text)
+    assert "<!subteam" not in str(line.blocks)
+
+
 def test_verification_says_before_and_after_and_shows_the_chart() -> None:
     message = render_part(ThreadPart.VERIFICATION, CASES["recovered"], TRACE, chart_file_id="F0CHART001")
     shown = words(message)

@@ -214,10 +214,9 @@ async def test_a_provider_that_hangs_costs_one_bounded_call() -> None:
             raise AssertionError
 
     past = slow_checkout()
-    tools = await tools_of(past, ToolLimits(call_s=0.05, total_s=0.04), logs=(Hanging(past),))
+    tools = await tools_of(past, ToolLimits(call_s=0.05), logs=(Hanging(past),))
     result = await tools.call("search_logs", {"service": "checkout"})
     assert (result.status, result.said) == ("failed", "no answer within 0.05 s: ask for less")
-    assert "spent in calls" in tools.exhausted
 
 
 async def test_a_call_that_is_given_up_holds_nobody_up() -> None:

@@ -120,7 +120,7 @@ class LocalSlack:
             await self.stop()
             raise
         bound_port = self._runner.addresses[0][1]
-        shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+        shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  # nosec B104
         core.base_url = f"http://{shown_host}:{bound_port}"
         return core.base_url
 

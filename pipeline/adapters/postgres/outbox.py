@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.domain.ids import IncidentId, OutboxId
-from pipeline.domain.notice import BusNotice, CardNotice, Notice, ThreadNotice
-from pipeline.ports.outbox import OutboxRow
+from pipeline.domain.notice import BusNotice, CardNotice, Notice, PagerNotice, ThreadNotice
+from pipeline.ports.outbox import DeadLetter, OutboxRow
 
-_NOTICE: TypeAdapter[CardNotice | ThreadNotice | BusNotice] = TypeAdapter(Notice)
+_NOTICE: TypeAdapter[CardNotice | ThreadNotice | BusNotice | PagerNotice] = TypeAdapter(Notice)
 CARD_INTERVAL_S = 2.0
 """Redraws of one card are at least this far apart (Slack's chat.update allows 50 a minute)."""
 
@@ -22,7 +22,9 @@ class PostgresOutbox:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def add(self, incident_id: IncidentId | None, notice: CardNotice | ThreadNotice | BusNotice) -> None:
+    async def add(
+        self, incident_id: IncidentId | None, notice: CardNotice | ThreadNotice | BusNotice | PagerNotice
+    ) -> None:
         # The update changes nothing but holds the waiting card until this transaction ends: drawn earlier, it would
         # show the state before it, and no other card would follow.
         await self._connection.execute(
@@ -46,7 +48,7 @@ class PostgresOutbox:
                      AND (o.incident_id IS NULL OR NOT EXISTS (
                           SELECT 1 FROM outbox earlier WHERE earlier.incident_id = o.incident_id
                           AND earlier.state = 'pending' AND earlier.id < o.id AND earlier.kind <> 'bus'
-                          AND o.kind <> 'bus'))
+                          AND o.kind <> 'bus' AND (earlier.kind = 'pager') = (o.kind = 'pager')))
                    ORDER BY i.severity NULLS FIRST, o.id
                    LIMIT 1 FOR UPDATE OF o SKIP LOCKED)
                RETURNING id, incident_id, payload, attempts, attempted_at""",
@@ -112,6 +114,22 @@ class PostgresOutbox:
             outbox_id,
             error[:500],
         )
+
+    async def dead_letters(self) -> Sequence[DeadLetter]:
+        rows = await self._connection.fetch(
+            """SELECT id, incident_id, kind, attempts, error, created_at FROM outbox
+               WHERE state = 'dead' ORDER BY id LIMIT 200"""
+        )
+        return [DeadLetter(**dict(row)) for row in rows]
+
+    async def replay(self, outbox_id: OutboxId | None) -> int:
+        # The same row: it may have been sent in doubt, and is looked for under its own number.
+        rows = await self._connection.fetch(
+            """UPDATE outbox SET state = 'pending', attempts = 1, available_at = clock_timestamp(), lease_until = NULL
+               WHERE state = 'dead' AND ($1::bigint IS NULL OR id = $1) RETURNING id""",
+            outbox_id,
+        )
+        return len(rows)
 
     async def counts(self) -> Mapping[str, int]:
         rows = await self._connection.fetch("SELECT state, count(*) AS rows FROM outbox GROUP BY state")

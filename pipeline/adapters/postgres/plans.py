@@ -30,8 +30,10 @@ class PostgresPlans:
         )
         row = await self._connection.fetchrow(
             f"""INSERT INTO plans (incident_id, revision, action, target, generation, replicas_before, hash,
-                                   approvals_needed, expected_effect, guardrails, expires_at, requested_by)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() + make_interval(secs => $11), $12)
+                                   approvals_needed, expected_effect, guardrails, expires_at, requested_by,
+                                   target_revision)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() + make_interval(secs => $11), $12,
+                        $13)
                 RETURNING {PLAN_COLUMNS}""",  # noqa: S608 - a constant list of columns
             draft.incident_id,
             revision,
@@ -45,6 +47,7 @@ class PostgresPlans:
             ANSWERS.dump_python(guardrails.answers, mode="json"),
             draft.ttl_s,
             draft.requested_by,
+            draft.target_revision,
         )
         return plan(row)
 
@@ -52,6 +55,13 @@ class PostgresPlans:
         row = await self._connection.fetchrow(
             f"SELECT {PLAN_COLUMNS} FROM plans WHERE id = $1 FOR UPDATE",  # noqa: S608
             plan_id,
+        )
+        return plan(row) if row else None
+
+    async def by_token(self, token: str) -> Plan | None:
+        row = await self._connection.fetchrow(
+            f"SELECT {PLAN_COLUMNS} FROM plans WHERE token = $1",  # noqa: S608
+            token,
         )
         return plan(row) if row else None
 
@@ -94,6 +104,34 @@ class PostgresPlans:
             plan_id,
         )
         return [approval(row) for row in rows]
+
+    async def need(self, plan_id: PlanId, people: int) -> None:
+        await self._connection.execute(
+            "UPDATE plans SET approvals_needed = $2 WHERE id = $1 AND approvals_needed < $2", plan_id, people
+        )
+
+    async def undecided(self, *, after_s: float, unsaid: str) -> Sequence[Plan]:
+        rows = await self._connection.fetch(
+            f"""SELECT {PLAN_COLUMNS} FROM plans
+                WHERE state = 'proposed' AND created_at <= clock_timestamp() - make_interval(secs => $1)
+                  AND expires_at > clock_timestamp()
+                  AND NOT EXISTS (SELECT FROM reminders WHERE plan_id = plans.id AND what = $2)
+                ORDER BY id""",  # noqa: S608
+            after_s,
+            unsaid,
+        )
+        return [plan(row) for row in rows]
+
+    async def say_once(self, plan_id: PlanId, what: str) -> bool:
+        # The plan is held, so that a decision in this very moment comes before or after, but never in between.
+        said = await self._connection.fetchval(
+            """WITH open AS (SELECT id FROM plans WHERE id = $1 AND state = 'proposed' FOR UPDATE)
+               INSERT INTO reminders (plan_id, what) SELECT id, $2 FROM open
+               ON CONFLICT (plan_id, what) DO NOTHING RETURNING true""",
+            plan_id,
+            what,
+        )
+        return bool(said)
 
     async def waiting(self) -> Sequence[Plan]:
         rows = await self._connection.fetch(

@@ -1,0 +1,133 @@
+"""Who the bot is in the database: a role that owns nothing, wherever one can be had. README.md says why and how."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from migrations.runner import LOST, DatabaseUnavailable, connection, migrating_turn, refused
+
+if TYPE_CHECKING:
+    from migrations.runner import Connection
+
+APP_ROLE = "sre_bot_app"
+PROTECTED = ("trace", "trace_heads", "approvals")
+
+_MAY_SET = """
+SELECT rolname <> current_user AND NOT rolsuper AND pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles
+WHERE rolname = $1
+"""
+_POWERS = """
+SELECT coalesce(bool_or(pg_has_role(session_user, c.relowner, 'MEMBER')), false) AS could,
+    coalesce(bool_or(pg_has_role(current_user, c.relowner, 'MEMBER')
+        OR has_table_privilege(c.oid, 'UPDATE') OR has_table_privilege(c.oid, 'DELETE')
+        OR has_table_privilege(c.oid, 'TRUNCATE') OR has_table_privilege(c.oid, 'TRIGGER')
+        OR (c.relname = 'trace_heads' AND has_table_privilege(c.oid, 'INSERT'))), false) AS can
+FROM pg_class c WHERE c.oid = ANY (ARRAY(SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name))
+"""
+_KNOWN = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
+_GIVE = "SELECT give_rights($1)"
+_TRIES = 3
+"""To make the role: another database of the server may be making it at the same time."""
+
+
+class Protection(StrEnum):
+    """What stands between the bot's sessions and the trail."""
+
+    OTHER_LOGIN = "another login"
+    """The bot's login has no way to the owner's rights."""
+    OTHER_ROLE = "another role"
+    """The bot works as a role without them; its login could take them back."""
+    TRIGGERS = "triggers only"
+    """The bot's sessions own the trail."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppLogin:
+    """A login to be made; the password needs no quoting."""
+
+    role: str
+    password: str
+
+
+async def use_login(owner_dsn: str, login: AppLogin) -> str:
+    """The DSN of ``login``, which is made if need be and has the bot's rights. Raises as ``migrate`` does."""
+    parts = urlsplit(owner_dsn)
+    place = parts.netloc.rpartition("@")[2]
+    dsn = urlunsplit(parts._replace(netloc=f"{login.role}:{quote(login.password, safe='')}@{place}"))
+    async with _owner_at_work(owner_dsn) as db:
+        known = await db.fetchval(_KNOWN, login.role)
+        if not known or not await _lets_in(dsn):
+            rights = f"LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB PASSWORD '{login.password}'"
+            await db.execute(f"{'ALTER' if known else 'CREATE'} ROLE {login.role} {rights}")
+        await db.execute(_GIVE, login.role)
+    return dsn
+
+
+async def use_role(owner_dsn: str) -> str:
+    """A DSN whose sessions work as ``sre_bot_app``; ``owner_dsn`` itself where that role cannot be had."""
+    for left in reversed(range(_TRIES)):
+        try:
+            async with connection(owner_dsn) as db, migrating_turn(db):
+                if not await db.fetchval(_MAY_SET, APP_ROLE):
+                    await _make_role(db)
+                await db.execute(_GIVE, APP_ROLE)
+                await db.execute(f"SET LOCAL ROLE {APP_ROLE}")  # from PostgreSQL 16 on, to be a member is not enough
+            break
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError):
+            if not left:
+                return owner_dsn
+        except asyncpg.InsufficientPrivilegeError:
+            return owner_dsn
+    parts = urlsplit(owner_dsn)
+    return urlunsplit(parts._replace(query="&".join(part for part in (parts.query, f"role={APP_ROLE}") if part)))
+
+
+async def give_rights(owner_dsn: str, app_dsn: str) -> None:
+    """Gives the login of ``app_dsn`` the bot's rights, as the owner. Raises as ``migrate`` does."""
+    async with connection(app_dsn) as db:
+        role = await db.fetchval("SELECT current_user::text")
+    async with _owner_at_work(owner_dsn) as db:
+        if role != await db.fetchval("SELECT current_user::text"):
+            await db.execute(_GIVE, role)
+
+
+async def protection(dsn: str) -> Protection:
+    """What sessions of ``dsn`` could do to the trail. Raises as ``migrate`` does."""
+    async with connection(dsn) as db:
+        powers = await db.fetchrow(_POWERS, list(PROTECTED))
+    if powers["can"]:
+        return Protection.TRIGGERS
+    return Protection.OTHER_ROLE if powers["could"] else Protection.OTHER_LOGIN
+
+
+@asynccontextmanager
+async def _owner_at_work(dsn: str) -> AsyncIterator[Connection]:
+    async with connection(dsn) as db:
+        try:
+            async with migrating_turn(db):
+                yield db
+        except LOST as error:
+            raise DatabaseUnavailable("the database went away while rights were given; start again") from error
+        except asyncpg.PostgresError as error:
+            raise refused(dsn, error) from error
+
+
+async def _lets_in(dsn: str) -> bool:
+    try:
+        async with connection(dsn):
+            return True
+    except DatabaseUnavailable:
+        return False
+
+
+async def _make_role(db: Connection) -> None:
+    if not await db.fetchval(_KNOWN, APP_ROLE):
+        await db.execute(f"CREATE ROLE {APP_ROLE} NOLOGIN")
+    await db.execute(f"GRANT {APP_ROLE} TO CURRENT_USER")

@@ -1,0 +1,1 @@
+"""Telling people and systems outside of the chat: one service a file."""
