@@ -16,7 +16,6 @@ from knowledge_base.listing import DocumentList, ListedDocument
 from knowledge_base.readers.documents import FORMATS
 from knowledge_base.sources import Source
 from knowledge_base.stored import Embedder
-from knowledge_base.tokens import DEFAULT_CHUNKING, Chunking
 from pipeline.domain.errors import SreBotError
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ class KnowledgeParts:
     source_of: Callable[[str], Source]
     embedder: Embedder | None = None
     vectors: VectorSink | None = None
-    chunking: Chunking = DEFAULT_CHUNKING
 
 
 async def ingest_command(paths: Sequence[str], parts: KnowledgeParts, echo: Echo, complain: Echo) -> int:
@@ -107,7 +105,6 @@ async def _ingested(path: str, parts: KnowledgeParts) -> tuple[IngestReport, str
             parts.documents,
             embedder=parts.embedder,
             vectors=parts.vectors,
-            chunking=parts.chunking,
             progress=bars,
         )
     finally:

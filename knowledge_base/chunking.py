@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from knowledge_base.alert_names import alerts_of
-from knowledge_base.cutting import merged, shorten, split
+from knowledge_base.cutting import shorten, split
 from knowledge_base.front_matter import TITLE_CHARS, TRUST, FrontMatter, read_entries, take_front_matter
 from knowledge_base.markdown import Section, sections, without_comments
 from knowledge_base.text import cleaned
-from knowledge_base.tokens import DEFAULT_CHUNKING, Chunking
+from knowledge_base.tokens import MAX_TOKENS, estimate_tokens
 
 __all__ = ["Chunk", "Document", "FrontMatter", "compose", "fingerprint", "parse_markdown"]
 
@@ -56,21 +56,20 @@ class Document:
     notes: tuple[str, ...] = ()
 
 
-def fingerprint(content: bytes, chunking: Chunking = DEFAULT_CHUNKING) -> str:
+def fingerprint(content: bytes) -> str:
     """Changes with the bytes of a document, and with the way documents are cut."""
-    return hashlib.sha256(f"{_FORM} {chunking.key}\n".encode() + content).hexdigest()
+    return hashlib.sha256(f"{_FORM} {MAX_TOKENS}\n".encode() + content).hexdigest()
 
 
-def parse_markdown(path: str, source: str, chunking: Chunking = DEFAULT_CHUNKING) -> Document:
+def parse_markdown(path: str, source: str) -> Document:
     """Reads one Markdown document. Wrong front matter is left out and noted, never a reason to lose the document."""
     entries, body, complaints = take_front_matter(cleaned(source))
     return compose(
         path,
         body,
         entries,
-        content_hash=fingerprint(source.encode(errors="surrogatepass"), chunking),
+        content_hash=fingerprint(source.encode(errors="surrogatepass")),
         notes=[f"front matter, {complaint}" for complaint in complaints],
-        chunking=chunking,
     )
 
 
@@ -83,7 +82,6 @@ def compose(
     title: str = "",
     source: str = "",
     notes: Sequence[str] = (),
-    chunking: Chunking = DEFAULT_CHUNKING,
 ) -> Document:
     """A document from its text in Markdown and what it says of itself.
 
@@ -100,7 +98,7 @@ def compose(
     if meta.trust is None:
         meta = meta.model_copy(update={"trust": TRUST[meta.kind]})
     chunks: dict[str, Chunk] = {}
-    for chunk in _chunks(title, found, chunking):
+    for chunk in _chunks(title, found):
         chunks.setdefault(chunk.content_hash, chunk)
     return Document(
         path,
@@ -114,17 +112,19 @@ def compose(
     )
 
 
-def _chunks(title: str, found: Sequence[Section], chunking: Chunking) -> Iterator[Chunk]:
-    for section in merged(found, chunking):
-        heading = _heading(title, section.path, chunking)
-        for part in split(section.text, chunking.limit - chunking.count(heading), chunking.count):
+def _chunks(title: str, found: Sequence[Section]) -> Iterator[Chunk]:
+    for section in found:
+        if not section.text.strip():
+            continue
+        heading = _heading(title, section.path)
+        for part in split(section.text, MAX_TOKENS - estimate_tokens(heading)):
             yield Chunk(heading, part)
 
 
-def _heading(title: str, path: Sequence[str], chunking: Chunking) -> str:
+def _heading(title: str, path: Sequence[str]) -> str:
     """The path of titles in at most half of a chunk: steps in the middle go first, then the end is cut."""
     steps = [title, *(path[1:] if path[:1] == (title,) else path)]
-    room = chunking.limit // 2
-    while len(steps) > 2 and chunking.count(PATH_SEPARATOR.join(steps)) > room:
+    room = MAX_TOKENS // 2
+    while len(steps) > 2 and estimate_tokens(PATH_SEPARATOR.join(steps)) > room:
         del steps[1]
-    return shorten(PATH_SEPARATOR.join(steps), room, chunking.count)
+    return shorten(PATH_SEPARATOR.join(steps), room)

@@ -1,6 +1,6 @@
 """Making a context fit its budget: whole lines are chosen, none is changed, and what was left out is said. Pure.
 
-A line counts by the words it shares with the question (BM25 weights over the lines at hand), by signals of trouble
+A line counts by the words it shares with the evidence (BM25 weights over the lines at hand), by signals of trouble
 (OOM, exit codes, percentiles, error words, negations), and less for each line like it that is kept already (after
 Carbonell and Goldstein, "The Use of MMR", 1998: here by words not covered yet, which needs no comparison in pairs).
 Headings stay with their lines. Every piece of evidence keeps its best line before any gets a second one.
@@ -21,7 +21,7 @@ from knowledge_base.wording import changed
 CHARS_PER_TOKEN = 3
 """Low for prose, right for logs and metric names: an estimate that is rather too high."""
 SIGNAL_SHARE = 0.8
-"""What the signals of a line may add, against 1 for the words it shares with the question."""
+"""What the signals of a line may add, against 1 for the words it shares with the evidence."""
 OPENING = 0.15
 """For the first line of an item, which often says what it is."""
 REPEATED = 0.25
@@ -32,7 +32,6 @@ LENGTH_B = 0.5
 SHORT_LINE = 4
 """Words; a shorter line is measured as one of this length, or bare brackets and rules would come first."""
 MARKER_TOKENS = 9
-MAX_ASKED_FIGURES = 20
 MIN_PROSE_CHARS = 80
 """Less is not worth a model's while."""
 WORDS_MARKER = "[… words left out of sentences]"
@@ -43,6 +42,8 @@ Shorten = Callable[[str, float], str]
 _WORD = re.compile(r"[a-z]+\d+|[a-z]{2,}|\d{3,}")
 """A figure of one or two digits says nothing of the matter; ``p99`` and ``137`` do."""
 _TELLING_FIGURES = ("137", "139", "143", "429", "50[0-4]", "50", "9[059]", "999")
+_FIGURES = re.compile(rf"(?<!\d)(?!(?:{'|'.join(_TELLING_FIGURES)})(?![0-9a-f]))\d[0-9a-f]*")
+"""What tells one line from another like it: figures and ids, but for those that say something."""
 _HEADING = re.compile(r"#{1,6}\s+\S")
 _NO_PROSE = re.compile(
     r"\s*$|#{1,6}\s|\s{4}|\t|\s*[|{}<$>\[]|\s*\d{4}-\d\d-\d\d|\s*\d\d:\d\d|\s*[\w.\"-]+\s*[:=]\s*\S+$|\s*`[^`]+`\s*$"
@@ -88,13 +89,11 @@ def tokens(text: str) -> int:
     return len(text) // CHARS_PER_TOKEN + 1
 
 
-def compress(
-    items: Sequence[Item], budget_tokens: int, *, query: str = "", shorten: Shorten | None = None
-) -> list[str]:
+def compress(items: Sequence[Item], budget_tokens: int, *, shorten: Shorten | None = None) -> list[str]:
     """As much of each text as fits, in the order of ``items``; empty where nothing is left.
 
-    Where lines are left out inside an item a marker line says so. ``query``: what the reader wants to know; where it is
-    empty, the citable items say what matters in the others. ``shorten`` is tried on the prose of items that are not
+    Where lines are left out inside an item a marker line says so. The citable items say what matters in the others.
+    ``shorten`` is tried on the prose of items that are not
     citable, and its result taken only when every identifier, number and negation is still there; a line says so. Each
     item counts one token more than its text, for what is put around it.
     """
@@ -111,7 +110,7 @@ def compress(
     texts = [item.text for item in shorter]
     left = budget_tokens - sum(tokens(head) for head in heads if head)
     if sum(map(tokens, texts)) > left:
-        choice = _Choice(shorter, query)
+        choice = _Choice(shorter)
         choice.take(left)
         texts = choice.texts()
     return [f"{head}{text}" if text else "" for head, text in zip(heads, texts, strict=True)]
@@ -179,12 +178,11 @@ class _Line:
 class _Choice:
     """The lines of all items and which of them stay."""
 
-    def __init__(self, items: Sequence[Item], query: str) -> None:
+    def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
         sources = [item.text for item in items]
-        wanted = frozenset(_WORD.findall(query.lower()))
         self._shapes: dict[str, _Shape] = {}
-        self._lines = list(self._split(sources, _figures(wanted)))
+        self._lines = list(self._split(sources))
         self._counts = [source.count("\n") + 1 for source in sources]
         found: dict[str, int] = {}
         for shape in self._shapes.values():
@@ -194,7 +192,7 @@ class _Choice:
         by_count = {count: math.log(1 + (total - count + 0.5) / (count + 0.5)) for count in set(found.values())}
         self._weights = {word: by_count[count] for word, count in found.items()}
         self._covered: set[str] = set()
-        self._rate((wanted or self._evident()) - _STOP)
+        self._rate(self._evident() - _STOP)
 
     def take(self, budget_tokens: int) -> None:
         """Marks what stays. A line is paid with its heading and the marker that may come before it."""
@@ -238,13 +236,13 @@ class _Choice:
             texts.append("\n".join(parts))
         return texts
 
-    def _split(self, sources: Sequence[str], figures: re.Pattern[str]) -> Iterator[_Line]:
+    def _split(self, sources: Sequence[str]) -> Iterator[_Line]:
         place = 0
         for item, source in enumerate(sources):
             heading: int | None = None
             fenced = False
             for number, text in enumerate(source.split("\n")):
-                form = figures.sub("0", text.lower()).strip()
+                form = _FIGURES.sub("0", text.lower()).strip()
                 shape = self._shapes.get(form)
                 if shape is None:
                     shape = self._shapes[form] = _Shape(frozenset(_WORD.findall(form)))
@@ -314,9 +312,3 @@ class _Choice:
             line.shape.seen = True
             self._covered |= line.shape.words
         return cost
-
-
-def _figures(wanted: frozenset[str]) -> re.Pattern[str]:
-    """Finds what tells one line from another like it: figures and ids, but for those that say something."""
-    asked = sorted(word for word in wanted if word.isdigit())[:MAX_ASKED_FIGURES]
-    return re.compile(rf"(?<!\d)(?!(?:{'|'.join((*_TELLING_FIGURES, *asked))})(?![0-9a-f]))\d[0-9a-f]*")

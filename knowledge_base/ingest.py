@@ -15,7 +15,6 @@ from knowledge_base.readers.documents import NothingThere, read_document
 from knowledge_base.sources import FolderSource, Source, folder_source
 from knowledge_base.stored import Embedder, FloatArray, StoredPiece
 from knowledge_base.text import cleaned
-from knowledge_base.tokens import DEFAULT_CHUNKING, Chunking
 from pipeline.domain.errors import PermanentError, SreBotError, TemporaryError
 
 PACKAGED = "packaged"
@@ -92,12 +91,11 @@ async def ingest_packaged(
     *,
     embedder: Embedder | None = None,
     vectors: VectorSink | None = None,
-    chunking: Chunking = DEFAULT_CHUNKING,
 ) -> IngestReport:
     """Takes in the runbooks that travel with the bot."""
     root = importlib.resources.files("knowledge_base") / "runbooks"
     source = FolderSource(root, collection=PACKAGED, origin="")
-    return await ingest(source, documents, embedder=embedder, vectors=vectors, chunking=chunking)
+    return await ingest(source, documents, embedder=embedder, vectors=vectors)
 
 
 async def ingest_folder(
@@ -106,14 +104,13 @@ async def ingest_folder(
     *,
     embedder: Embedder | None = None,
     vectors: VectorSink | None = None,
-    chunking: Chunking = DEFAULT_CHUNKING,
 ) -> IngestReport:
     """Takes in every document below ``folder``; its resolved path names the collection.
 
     Raises PermanentError when there is no such folder, TemporaryError when the database is away.
     """
     source = await asyncio.to_thread(folder_source, folder)
-    return await ingest(source, documents, embedder=embedder, vectors=vectors, chunking=chunking)
+    return await ingest(source, documents, embedder=embedder, vectors=vectors)
 
 
 def _unwatched(stage: Literal["read", "embed"], done: int, total: int) -> None:
@@ -126,7 +123,6 @@ async def ingest(
     *,
     embedder: Embedder | None = None,
     vectors: VectorSink | None = None,
-    chunking: Chunking = DEFAULT_CHUNKING,
     progress: Progress = _unwatched,
 ) -> IngestReport:
     """Takes in what ``source`` has. A document that is there and cannot be read keeps the version taken in before.
@@ -151,10 +147,10 @@ async def ingest(
         progress("read", done, len(listing.paths))
         try:
             raw = await source.read(path)
-            if known.get(path) == fingerprint(raw.content, chunking):
+            if known.get(path) == fingerprint(raw.content):
                 unchanged += 1
                 continue
-            document = await read_document(raw, chunking)
+            document = await read_document(raw)
         except (PermanentError, TemporaryError) as error:
             failed[path] = f"{path}: {' '.join(cleaned(str(error)).split())}"
             if isinstance(error, NothingThere):

@@ -13,7 +13,6 @@ from knowledge_base.front_matter import take_front_matter
 from knowledge_base.readers.html import declared_charset, read_html
 from knowledge_base.readers.pdf import DEADLINE_S, read_pdf
 from knowledge_base.text import decode
-from knowledge_base.tokens import DEFAULT_CHUNKING, Chunking
 from pipeline.domain.errors import PermanentError
 
 
@@ -65,9 +64,7 @@ def format_of(path: str, media_type: str = "") -> str:
     return "text" if media_type in FORMATS["text"].media_types else ""
 
 
-async def read_document(
-    raw: RawDocument, chunking: Chunking = DEFAULT_CHUNKING, *, pdf_deadline_s: float = DEADLINE_S
-) -> Document:
+async def read_document(raw: RawDocument, *, pdf_deadline_s: float = DEADLINE_S) -> Document:
     """Reads a document by what it is: its first bytes decide before its media type and its name.
 
     Raises NothingThere or PermanentError with the reason, without the path.
@@ -76,7 +73,7 @@ async def read_document(
     limit = FORMATS[kind or "text"].max_bytes
     if len(raw.content) > limit:
         raise PermanentError(f"larger than {limit // 1_000_000} MB")
-    content_hash = fingerprint(raw.content, chunking)
+    content_hash = fingerprint(raw.content)
     if kind == "pdf":
         if _sniffed(raw.content) != "pdf":
             raise PermanentError("no PDF, whatever its name says")
@@ -90,16 +87,15 @@ async def read_document(
             title=found.title,
             source=raw.source,
             notes=[f"{found.unread} damaged pages were passed over"] if found.unread else [],
-            chunking=chunking,
         )
     else:
-        document = await asyncio.to_thread(_from_text, raw, kind, content_hash, chunking)
+        document = await asyncio.to_thread(_from_text, raw, kind, content_hash)
     if not document.chunks:
         raise NothingThere("no text in it")
     return document
 
 
-def _from_text(raw: RawDocument, kind: str, content_hash: str, chunking: Chunking) -> Document:
+def _from_text(raw: RawDocument, kind: str, content_hash: str) -> Document:
     declared = raw.charset or (declared_charset(raw.content) if kind == "html" else "")
     decoded = decode(raw.content, declared)
     notes = [decoded.note] if decoded.note else []
@@ -110,9 +106,7 @@ def _from_text(raw: RawDocument, kind: str, content_hash: str, chunking: Chunkin
         entries, body, complaints = take_front_matter(decoded.text)
         title = ""
         notes += [f"front matter, {complaint}" for complaint in complaints]
-    read_as = partial(
-        compose, raw.path, content_hash=content_hash, title=title, source=raw.source, notes=notes, chunking=chunking
-    )
+    read_as = partial(compose, raw.path, content_hash=content_hash, title=title, source=raw.source, notes=notes)
     document = read_as(body, entries)
     if not document.chunks and kind not in ("html", "markdown"):
         # Plain text knows no headings: a line that begins with # is what the file says.

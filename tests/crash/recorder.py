@@ -184,21 +184,21 @@ class Recorder:
                 return _reset(request)
             case "late":
                 await asyncio.sleep(seconds)
-                return self._carry_out(at, wish)
+                return self.carry_out(at, wish)
             case "failed_500_applied":
-                self._carry_out(at, wish)
+                self.carry_out(at, wish)
                 return web.json_response({"error": "internal", "reason": "injected"}, status=500)
             case "silent_applied":
-                self._carry_out(at, wish)
+                self.carry_out(at, wish)
                 await asyncio.sleep(seconds)
                 return _reset(request)
             case "applied_then_reset":
-                self._carry_out(at, wish)
+                self.carry_out(at, wish)
                 return _reset(request)
             case _:
-                return self._carry_out(at, wish)
+                return self.carry_out(at, wish)
 
-    def _carry_out(self, at: datetime, wish: RestartRequest | ScaleRequest) -> web.Response:
+    def carry_out(self, at: datetime, wish: RestartRequest | ScaleRequest) -> web.Response:
         """As the supervisor does: nothing is awaited between the checks, the journal entry and the effect."""
         service = self._service
         if wish.fence < service.highest_fence:

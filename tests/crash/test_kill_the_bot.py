@@ -110,6 +110,7 @@ async def ends_recovered(store: PostgresStore, person: Person, case: Case, ts: s
         assert await uow.trace.first_broken(case.incident.id) is None
 
 
+@pytest.mark.long
 async def test_between_approval_and_dispatch(demo: WholeDemo) -> None:
     async with (
         store_of(demo) as store,

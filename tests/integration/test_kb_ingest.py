@@ -14,8 +14,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from bot.config import load
 from bot.kb import KnowledgeParts, forget_command, ingest_command, list_command
-from bot.wiring.knowledge import source_of
+from bot.wiring.knowledge import knowledge_parts, source_of
 from knowledge_base.adapters.document_list import PostgresDocumentList
 from knowledge_base.adapters.documents_store import PostgresDocuments
 from knowledge_base.adapters.git_source import GitSource
@@ -23,11 +24,12 @@ from knowledge_base.adapters.pgvector_store import PgVectorStore
 from knowledge_base.addresses import HostGuard
 from knowledge_base.ingest import ingest, ingest_folder
 from knowledge_base.readers.documents import NothingThere, RawDocument
+from knowledge_base.retrieval import Retrieval
 from knowledge_base.sources import FolderPlace, FolderSource, GitPlace, Listing, WebPlace, folder_source, place_of
 from knowledge_base.stored import FloatArray
-from knowledge_base.tokens import Chunking
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.domain.errors import ConfigurationError, PermanentError, TemporaryError
+from pipeline.ports.knowledge import KnowledgeQuery
 
 Git = Callable[..., None]
 
@@ -97,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def test_a_folder_is_taken_in_once_and_then_only_what_changed(
-    run: Run, folder: Path, documents: PostgresDocuments
+    run: Run, folder: Path, documents: PostgresDocuments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await run.ingest(folder) == 0
     counts = "4 added, 0 changed, 0 removed, 0 unchanged, 0 not read, 0 passages embedded"
@@ -125,7 +127,9 @@ async def test_a_folder_is_taken_in_once_and_then_only_what_changed(
         "more space",
     ]
 
-    report = await ingest_folder(folder, documents, chunking=Chunking(limit=100))
+    # A version that cuts otherwise reads everything anew.
+    monkeypatch.setattr("knowledge_base.chunking._FORM", 0)
+    report = await ingest_folder(folder, documents)
     assert (report.changed, report.unchanged) == (("disk.md", "sub/KubePodCrashLooping.html", "sub/deep/outage.txt"), 0)
 
 
@@ -471,8 +475,21 @@ async def test_documents_are_listed_with_what_they_say_of_themselves(run: Run, t
     assert second["stale"] is True
 
     assert await list_command(run.parts, False, run.said.append) == 0
-    assert f"a.md  A  [postmortem | disk | db, cart | ecs | dba | verified {fresh} | 2 chunks | ingested " in run.said[0]
+    assert (
+        f"a.md  A  [postmortem | disk | db, cart | ecs | dba | verified {fresh} | 2 chunks | ingested " in run.said[0]
+    )
     assert "verified 2020-01-01 (stale)" in run.said[1]
+
+
+async def test_the_shipped_runbooks_are_there_before_the_first_start(database_dsn: str) -> None:
+    settings = load({"DATABASE_URL": database_dsn}, None)
+    async with knowledge_parts(settings) as (parts, base):
+        listed = await parts.listed.listed()
+        found = await Retrieval(base.documents).search(KnowledgeQuery("memory leak, OOM kill"), limit=1)
+    assert {document.collection for document in listed} == {"packaged"}
+    assert found.passages[0].document.startswith("memory-leak")
+    async with knowledge_parts(settings) as (parts, _):
+        assert await parts.listed.listed() == listed, "once is enough"
 
 
 @pytest.mark.parametrize(

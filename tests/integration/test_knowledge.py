@@ -5,13 +5,19 @@ import importlib.util
 import json
 import shutil
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 import knowledge_base
+from bot.config import load
+from bot.config_model import KnowledgeSettings
+from bot.wiring.knowledge import knowledge_of, tried_models
+from knowledge_base.adapters.cross_encoder import SentenceCrossEncoder
 from knowledge_base.adapters.documents_store import PostgresDocuments
 from knowledge_base.adapters.embedder import SentenceEmbedder
 from knowledge_base.adapters.jsonb_store import JsonVectorStore
@@ -19,7 +25,8 @@ from knowledge_base.adapters.pgvector_store import NEAREST, SEARCH_SETTINGS, WIT
 from knowledge_base.ingest import ingest_folder, ingest_packaged
 from knowledge_base.novelty import NAMED
 from knowledge_base.retrieval import Retrieval
-from knowledge_base.stored import FloatArray
+from knowledge_base.stored import FloatArray, StoredChunk
+from migrations.runner import MigrationReport
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.domain.errors import PermanentError
 from pipeline.ports.knowledge import KnowledgeQuery
@@ -173,6 +180,60 @@ async def test_without_a_model_the_packaged_runbooks_are_found_by_words(pool: Po
         assert not answer.novel
         assert (await found(search, "certificate expires soon", limit=1))[0].startswith("certificate-expiry")
         assert (await search.search(KnowledgeQuery("zebra quagga"), limit=5)).novel
+
+
+class LoadedModel(HashedWords):
+    runs_on = "nothing"
+
+
+class CountingDocuments(PostgresDocuments):
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self.reads = 0
+
+    async def chunks(self) -> Sequence[StoredChunk]:
+        self.reads += 1
+        return await super().chunks()
+
+
+async def test_a_start_leaves_nothing_to_load_to_the_first_search(pool: Pool, tmp_path: Path) -> None:
+    """Though everything is embedded already, and a folder that is set is not there."""
+    settings = load({"SRE_RUNBOOKS": str(tmp_path / "nowhere")}, None).knowledge
+    vectors = PgVectorStore(pool)
+    await ingest_packaged(PostgresDocuments(pool), embedder=HashedWords(), vectors=vectors)
+
+    documents, embedder, reranker = CountingDocuments(pool), LoadedModel(), Judge("memory")
+    base = replace(
+        knowledge_of(settings, pool, MigrationReport("18", None), [], words_only=True),
+        documents=documents,
+        embedder=cast(SentenceEmbedder, embedder),
+        vectors=vectors,
+        reranker=cast(SentenceCrossEncoder, reranker),
+        retrieval=Retrieval(documents, embedder=embedder, vectors=vectors, reranker=reranker),
+    )
+    await base.learn()
+    assert embedder.texts
+    assert reranker.read
+    assert documents.reads == 1
+    found = await base.retrieval.search(KnowledgeQuery(MEMORY_QUERY), limit=1)
+    assert (found.method, found.fallback, documents.reads) == ("rerank", "", 1)
+
+
+@needs_torch
+async def test_the_doctor_loads_the_models_that_are_set(tmp_path: Path) -> None:
+    def knowledge(**values: str) -> KnowledgeSettings:
+        return load(dict(values), None).knowledge
+
+    ((state, said),) = await tried_models(knowledge())
+    assert (state, said.partition(":")[0]) == ("ok", "all-MiniLM-L6-v2")
+    assert "embeddings by" in said
+    embedder, reranker = await tried_models(knowledge(SRE_EMBEDDER="/nope", SRE_RERANKER=str(tmp_path)))
+    assert embedder == (
+        "wrong",
+        "SRE_EMBEDDER /nope: embedding model /nope: there is no such folder; runbooks are searched by words",
+    )
+    assert reranker[0] == "wrong"
+    assert f"SRE_RERANKER: {tmp_path} holds no cross-encoder" in reranker[1]
 
 
 async def test_without_pgvector_meaning_still_counts(pool: Pool, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from typing import cast
 
 import pytest
 from pydantic import SecretStr
@@ -15,6 +16,7 @@ from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.errors import TemporaryError
 from pipeline.domain.incident import Incident
 from pipeline.domain.lifecycle import IncidentState
+from pipeline.ports.bus import Bus
 from pipeline.ports.outbox import OutboxRow
 from pipeline.ports.store import CardPlace
 from pipeline.stages.advance import advance
@@ -30,10 +32,12 @@ class SlackIsAway:
 
 
 class NoBus:
+    """Takes everything; nobody listens."""
+
     async def publish(self, topic: str, fields: Mapping[str, str]) -> None: ...
 
-    def listen(self, topic: str) -> AsyncIterator[Mapping[str, str]]:
-        raise NotImplementedError
+
+NO_BUS = cast(Bus, NoBus())
 
 
 class Replica:
@@ -42,7 +46,7 @@ class Replica:
     def __init__(self, store: PostgresStore, server: PagerDutyServer, worker: str = "one") -> None:
         self.pager = PagerDuty(SecretStr(ROUTING_KEY), url=server.url, timeout_s=0.5)
         pages = PagePublisher(store, self.pager, self._permalink, lambda text: text.replace("hunter2", "…"))
-        self.relay = Relay(store, SlackIsAway(), NoBus(), worker=worker, lease_s=60.0, pages=pages)
+        self.relay = Relay(store, SlackIsAway(), NO_BUS, worker=worker, lease_s=60.0, pages=pages)
 
     async def _permalink(self, place: CardPlace) -> str:
         return f"https://shop.slack.com/archives/{place.channel}/p{place.ts}"
@@ -124,7 +128,7 @@ async def test_what_is_refused_is_set_aside_and_holds_nothing_up(
 
 async def test_a_page_of_a_bot_with_a_key_is_set_aside_by_one_without(paged: PostgresStore, sql: Connection) -> None:
     await go(paged, await opened(paged), IncidentState.ESCALATED, outcome="needs a person")
-    relay = Relay(paged, SlackIsAway(), NoBus(), worker="one", lease_s=60.0)
+    relay = Relay(paged, SlackIsAway(), NO_BUS, worker="one", lease_s=60.0)
     while await relay.run_once():
         pass
     assert await sql.fetchval("SELECT error FROM outbox WHERE kind = 'pager'") == (

@@ -18,7 +18,6 @@ from bot.catalogue import CatalogueFile
 from bot.slack import names
 from bot.slack.access import Access, AccessPolicy
 from bot.slack.app import build_app
-from bot.slack.cards import render_card
 from bot.slack.client import BotIdentity, make_client
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.pool import Connection
@@ -200,11 +199,11 @@ async def test_everybody_else_is_told_why_not_and_stands_in_the_trail(room: Room
     assert await room.decided() == (0, 0)
 
 
-@pytest.mark.parametrize("error", ["ratelimited", "missing_scope", "internal_error"])
-async def test_a_group_that_cannot_be_read_lets_nobody_in(room: Room, error: str) -> None:
-    room.slack.group_error = error
-    assert f"Slack could not tell who you are ({error})" in await room.approve("U0BOB")
-    assert len(await room.denied()) == 1
+async def test_a_group_that_cannot_be_read_lets_nobody_in(room: Room) -> None:
+    for number, error in enumerate(("ratelimited", "missing_scope", "internal_error"), start=1):
+        room.slack.group_error = error
+        assert f"Slack could not tell who you are ({error})" in await room.approve("U0BOB")
+        assert len(await room.denied()) == number
     assert await room.decided() == (0, 0)
     assert await room.approve("U0ALICE") == "", "who is on the list needs no group"
 
@@ -286,9 +285,3 @@ async def test_rejecting_takes_the_same_rights(room: Room) -> None:
     case = await case_of(room.store, room.waiting.incident.id)
     assert case.incident.outcome == f"rejected by <@{ALICE}>: deploy running"
     assert [summary.split(" by ")[0] for summary in await room.denied()] == [f"reject plan {room.waiting.plan.id}"] * 2
-
-
-async def test_the_card_shows_tokens_and_how_many_people_it_takes(room: Room) -> None:
-    card = str(render_card(await case_of(room.store, room.waiting.incident.id), chart_file_id=None).blocks)
-    assert card.count(f"'{room.waiting.plan.token}'") == 2
-    assert "2 approvals needed" in card

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from knowledge_base.chunking import Document, compose, fingerprint, parse_markdown
 from knowledge_base.front_matter import MAX_FRONT_MATTER_CHARS
-from knowledge_base.tokens import DEFAULT_CHUNKING, Chunking, estimate_tokens
+from knowledge_base.tokens import MAX_TOKENS, estimate_tokens
 
 RUNBOOK = """---
 title: Memory leak
@@ -173,7 +173,7 @@ def _code(lines: int) -> str:
 @pytest.mark.parametrize("block", [_table, _list, _code])
 def test_a_block_that_fits_into_a_chunk_is_not_torn(block: Callable[[int], str]) -> None:
     kept = block(9)
-    before = " ".join(["word"] * (DEFAULT_CHUNKING.limit - 40))
+    before = " ".join(["word"] * (MAX_TOKENS - 40))
     document = parse_markdown("x.md", f"# T\n\n{before}\n\nDo this:\n\n{kept}\n\nafter")
     assert texts(document)[1] == f"Do this:\n\n{kept}\n\nafter"
 
@@ -190,38 +190,17 @@ def test_parts_of_torn_tables_and_code_can_be_read_alone() -> None:
     assert all(step.startswith(tuple("0123456789")) and step.endswith("```") for step in steps)
 
 
-def test_short_sections_join_their_neighbours_when_wanted() -> None:
-    source = "# T\n\n## Check\n\nshort\n\n## Fix\n\nbrief\n\n### Deep\n\ntoo\n\n## Long\n\n" + "word " * 150
-    apart = parse_markdown("x.md", source)
-    joined = parse_markdown("x.md", source, Chunking(merge_below=30))
-    assert headings(apart) == ["T › Check", "T › Fix", "T › Fix › Deep", "T › Long"]
-    assert headings(joined) == ["T", "T › Fix › Deep", "T › Long"]
-    assert joined.chunks[0].text == "Check\nshort\n\nFix\nbrief"
-    assert joined.content_hash != apart.content_hash
-
-
-def test_a_counter_of_tokens_may_be_given() -> None:
-    letters = Chunking(limit=40, count=len, name="letters")
-    document = parse_markdown("x.md", "# T\n\n" + " ".join(f"{n} words here." for n in range(20)), letters)
-    assert len(document.chunks) > 5
-    assert all(len(chunk.searchable) <= 44 for chunk in document.chunks)
-    with pytest.raises(ValueError, match="32 or more"):
-        Chunking(limit=10)
-
-
 @given(
     st.text(alphabet=st.sampled_from("ab #`~\n.-é|>=:1"), max_size=2000),
     st.integers(1, 40),
-    st.sampled_from([0, 40, 1000]),
 )
-def test_nothing_but_headings_is_lost_and_no_chunk_is_too_long(body: str, repeat: int, merge_below: int) -> None:
-    chunking = Chunking(limit=64, merge_below=merge_below)
-    document = parse_markdown("x.md", "start\n\n" + (body + "\n") * repeat, chunking)
+def test_nothing_but_headings_is_lost_and_no_chunk_is_too_long(body: str, repeat: int) -> None:
+    document = parse_markdown("x.md", "start\n\n" + (body + "\n") * repeat)
     words = re.compile(r"[abé1]")
     kept = {word for chunk in document.chunks for word in words.findall(chunk.searchable)}
     assert set(words.findall(body)) <= kept | set(words.findall(" ".join(_heading_lines(body))))
-    assert all(estimate_tokens(chunk.searchable) <= 64 for chunk in document.chunks)
-    assert document == parse_markdown("x.md", "start\n\n" + (body + "\n") * repeat, chunking)
+    assert all(estimate_tokens(chunk.searchable) <= MAX_TOKENS for chunk in document.chunks)
+    assert document == parse_markdown("x.md", "start\n\n" + (body + "\n") * repeat)
 
 
 def _heading_lines(body: str) -> list[str]:
@@ -237,12 +216,12 @@ def _heading_lines(body: str) -> list[str]:
 def test_text_without_seams_is_cut_all_the_same(text: str) -> None:
     document = parse_markdown("x.md", text)
     assert document.chunks
-    assert all(estimate_tokens(chunk.searchable) <= DEFAULT_CHUNKING.limit for chunk in document.chunks)
+    assert all(estimate_tokens(chunk.searchable) <= MAX_TOKENS for chunk in document.chunks)
 
 
-def test_the_hash_tells_bytes_and_ways_of_cutting_apart() -> None:
+def test_the_hash_tells_bytes_apart() -> None:
     assert fingerprint(b"a") == fingerprint(b"a")
-    assert len({fingerprint(b"a"), fingerprint(b"b"), fingerprint(b"a", Chunking(limit=100))}) == 3
+    assert len({fingerprint(b"a"), fingerprint(b"b")}) == 2
     assert parse_markdown("x.md", "é").content_hash == fingerprint("é".encode())
 
 

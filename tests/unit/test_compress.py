@@ -50,8 +50,8 @@ def test_the_question_decides_among_documents() -> None:
     parts = [f"## Part {name}\n\nHow the {name} works.\nRestart the {name} with care." for name in "abcdefghij"]
     parts[6] = "## Certificates\n\nRenew it before the day.\nThe ingress certificate is renewed by cert-manager."
     document = "\n\n".join(parts)
-    done = compress([Item("K1", document, citable=False)], 60, query="certificate of the ingress expires")
-    lines = done[0].split("\n")
+    evidence = Item("E1", "certificate of the ingress expires")
+    lines = compress([evidence, Item("K1", document, citable=False)], 80)[1].split("\n")
     assert "The ingress certificate is renewed by cert-manager." in lines
     assert "## Certificates" in lines
     told_by_evidence = fit([("E1", "certificate of ingress shop ends in 2 days"), ("K1", document)], 90)

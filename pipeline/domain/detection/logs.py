@@ -14,11 +14,12 @@ from pipeline.domain.detection.templates_masks import READ_CHARS
 Kind = Literal["new", "surging"]
 
 _FATAL = re.compile(
-    r"\b(?:panic\w*|fatal\w*|oom\w*|out of memory|segfault|segmentation fault|corrupt\w*|deadlock\w*|crash\w*)\b",
+    r"\b(?:panic\w*|fatal\w*|oom\w*|out[ _-]?of[ _-]?memory\w*|segfault|segmentation fault|corrupt\w*|deadlock\w*"
+    r"|crash\w*)\b",
     re.I,
 )
 _ERROR = re.compile(
-    r"\b(?:err|errors?|\w*exception|traceback|fail(?:ed|ure|ures|s|ing)?|refused|denied|unavailable|time[- ]?out"
+    r"\b(?:err|[a-z]*errors?|\w*exception|traceback|fail(?:ed|ure|ures|s|ing)?|refused|denied|unavailable|time[- ]?out"
     r"|timed out|unable|cannot|could not|reject\w*|abort\w*|exhausted|unreachable|severe|critical|invalid|killed)\b",
     re.I,
 )

@@ -126,7 +126,10 @@ def test_memory_is_bounded() -> None:
         ("finished with no errors", 0),
         ("ERROR in parser", 1),
         ("java.lang.NullPointerException", 1),
+        ("TypeError: x is undefined", 1),
         ("OOM killer", 2),
+        ("java.lang.OutOfMemoryError: Java heap space", 2),
+        ("OutOfMemory while handling request <*>", 2),
     ],
 )
 def test_severity_is_read_from_the_words(template: str, severity: int) -> None:
