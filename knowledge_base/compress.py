@@ -93,9 +93,9 @@ def compress(items: Sequence[Item], budget_tokens: int, *, shorten: Shorten | No
     """As much of each text as fits, in the order of ``items``; empty where nothing is left.
 
     Where lines are left out inside an item a marker line says so. The citable items say what matters in the others.
-    ``shorten`` is tried on the prose of items that are not
-    citable, and its result taken only when every identifier, number and negation is still there; a line says so. Each
-    item counts one token more than its text, for what is put around it.
+    ``shorten`` is tried on the prose of items that are not citable, and its result taken only when every identifier,
+    number and negation is still there; a line says so. Each item counts one token more than its text, for what is put
+    around it.
     """
     total = sum(tokens(item.text) for item in items)
     if total <= budget_tokens:

@@ -108,7 +108,7 @@ async def stage(*, connected: bool = True, **slack_options: Any) -> AsyncIterato
     await slack.start()
     desk, store = DeskDouble(), CardPlaces()
     client = make_client(BOT_TOKEN, slack.api_url)
-    publisher = SlackPublisher(client, cast(Desk, desk), cast(Store, store), CHANNEL)
+    publisher = SlackPublisher(client, cast(Desk, desk), cast(Store, store), CHANNEL, post_every_s=0.0)
     on_stage = Stage(slack, client, desk, store, publisher)
     try:
         if not connected:

@@ -70,9 +70,8 @@ async def answer(front: Front, text: str, user: SlackUserId, team_id: str, trigg
     verb, _, rest = text.strip().partition(" ")
     handler = _VERBS.get(verb.lower()) if verb else _help
     try:
-        if handler is None:
-            return await _unknown(front, verb)
-        return without_secrets(await handler(front, Asked(rest.strip(), user, team_id, trigger_id)))
+        asked = Asked(rest.strip(), user, team_id, trigger_id)
+        return without_secrets(await (handler(front, asked) if handler is not None else _unknown(front, verb)))
     except SreBotError as error:
         return without_secrets(_line(failure_line(error)))
 

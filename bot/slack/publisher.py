@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 UPDATE_EVERY_S = 2.0
 """One card is updated no more often; what happens in between is in the next update."""
+POST_EVERY_S = 1.0
+"""Posts to one channel, its threads among them: Slack takes about one a second, and answers more with 429.
+https://docs.slack.dev/apis/web-api/rate-limits"""
 LOOK_BACK_S = 120.0
 MAX_PAGES = 20
 _GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
@@ -44,7 +47,9 @@ class SlackPublisher:
     with ``in_doubt``) or PermanentError (Slack refused, and will again).
     """
 
-    def __init__(self, client: AsyncWebClient, desk: Desk, store: Store, channel: str) -> None:
+    def __init__(
+        self, client: AsyncWebClient, desk: Desk, store: Store, channel: str, *, post_every_s: float = POST_EVERY_S
+    ) -> None:
         if client.retry_handlers:
             raise ValueError("the client sends requests more than once: use make_client")
         self._client = client
@@ -53,6 +58,8 @@ class SlackPublisher:
         self._channel = channel
         self._charts = ChartFiles(client, desk)
         self._last: dict[IncidentId, tuple[float, str]] = {}
+        self._post_every_s = post_every_s
+        self._next_post_s: dict[str, float] = {}
 
     async def publish(self, row: OutboxRow) -> None:
         """Sends what ``row`` asks for, drawn from the case as it is now."""
@@ -112,6 +119,13 @@ class SlackPublisher:
         wait_s = sent_s + UPDATE_EVERY_S - time.monotonic()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
+
+    async def _turn(self, channel: str) -> None:
+        """Waits until another post to ``channel`` is due."""
+        now_s = time.monotonic()
+        turn_s = max(now_s, self._next_post_s.get(channel, now_s))
+        self._next_post_s[channel] = turn_s + self._post_every_s
+        await asyncio.sleep(turn_s - now_s)
 
     async def _case(self, incident_id: IncidentId) -> Case:
         case = await self._desk.case(incident_id)
@@ -182,6 +196,7 @@ class SlackPublisher:
     ) -> str:
         """Posts once; the message's ts. Raises SlackApiError only for answers that say what is wrong with the call."""
         payload = {"outbox_id": outbox_id, "incident_id": incident_id}
+        await self._turn(channel)
         try:
             answer = await self._client.chat_postMessage(
                 channel=channel,

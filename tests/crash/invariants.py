@@ -19,8 +19,6 @@ FINAL_UNVERIFIED = FINAL | {"applied"}
 CARRIED_OUT = frozenset({"applied", "verified", "not_verified", "inconclusive"})
 CLOCK_SLACK = timedelta(milliseconds=5)
 """Database and platform read one machine's clock, but not in one breath."""
-SWITCH_EFFECTIVE_S = 1.0
-"""After this long a kill switch holds back every call, one that was being prepared when it went on included."""
 MAX_SCALE_FACTOR = 2.0
 
 
@@ -136,6 +134,8 @@ class History:
     """When everything had come to rest; None when it did not."""
     looked_at: datetime | None = None
     max_actions_target_hour: int = 2
+    switch_effective_s: float = 1.0
+    """After this long a kill switch holds back every call, one that was being prepared when it went on included."""
     verdict_wanted: bool = True
     """Without a verifier an execution that has been carried out is at its end."""
 
@@ -262,7 +262,7 @@ def i5_limits_hold(history: History) -> list[str]:
     for one in history.requests:
         at = intents.get((one.execution_id, one.step, one.fence), one.at)
         for switch in history.switches:
-            if switch.since + timedelta(seconds=SWITCH_EFFECTIVE_S) < at < (switch.until or at + CLOCK_SLACK):
+            if switch.since + timedelta(seconds=history.switch_effective_s) < at < (switch.until or at + CLOCK_SLACK):
                 found.append(
                     f"step {one.step} of execution {one.execution_id} was dispatched"
                     f" {(at - switch.since).total_seconds():.3f} s after the kill switch ({switch.scope}) went on"

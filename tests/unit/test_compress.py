@@ -46,17 +46,15 @@ def test_the_telling_lines_stay_and_the_rest_is_said() -> None:
     assert len(first) < 0.1 * len(log)
 
 
-def test_the_question_decides_among_documents() -> None:
+def test_the_evidence_decides_among_documents() -> None:
     parts = [f"## Part {name}\n\nHow the {name} works.\nRestart the {name} with care." for name in "abcdefghij"]
     parts[6] = "## Certificates\n\nRenew it before the day.\nThe ingress certificate is renewed by cert-manager."
     document = "\n\n".join(parts)
-    evidence = Item("E1", "certificate of the ingress expires")
-    lines = compress([evidence, Item("K1", document, citable=False)], 80)[1].split("\n")
-    assert "The ingress certificate is renewed by cert-manager." in lines
-    assert "## Certificates" in lines
     told_by_evidence = fit([("E1", "certificate of ingress shop ends in 2 days"), ("K1", document)], 90)
     assert told_by_evidence[0] == ("E1", "certificate of ingress shop ends in 2 days")
-    assert "The ingress certificate is renewed by cert-manager." in told_by_evidence[1][1]
+    lines = told_by_evidence[1][1].split("\n")
+    assert "The ingress certificate is renewed by cert-manager." in lines
+    assert "## Certificates" in lines
 
 
 def test_lines_that_differ_in_figures_only_do_not_crowd_out_others() -> None:
