@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from migrations.runner import Connection
 
 APP_ROLE = "sre_bot_app"
+"""The bot's login in the embedded server; elsewhere, with the owner's name behind it, the role it works as."""
 PROTECTED = ("trace", "trace_heads", "approvals")
 
 _MAY_SET = """
@@ -32,6 +33,9 @@ SELECT coalesce(bool_or(pg_has_role(session_user, c.relowner, 'MEMBER')), false)
 FROM pg_class c WHERE c.oid = ANY (ARRAY(SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name))
 """
 _KNOWN = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
+_OWN_ROLE = """
+SELECT name::text, quote_ident(name) FROM (SELECT left($1 || '_' || session_user, 63) AS name) AS own
+"""
 _GIVE = "SELECT give_rights($1)"
 _TRIES = 3
 """To make the role: another database of the server may be making it at the same time."""
@@ -71,14 +75,18 @@ async def use_login(owner_dsn: str, login: AppLogin) -> str:
 
 
 async def use_role(owner_dsn: str) -> str:
-    """A DSN whose sessions work as ``sre_bot_app``; ``owner_dsn`` itself where that role cannot be had."""
+    """A DSN whose sessions work as a role without the owner's rights; ``owner_dsn`` where none can be had."""
+    role = ""
     for left in reversed(range(_TRIES)):
         try:
             async with connection(owner_dsn) as db, migrating_turn(db):
-                if not await db.fetchval(_MAY_SET, APP_ROLE):
-                    await _make_role(db)
-                await db.execute(_GIVE, APP_ROLE)
-                await db.execute(f"SET LOCAL ROLE {APP_ROLE}")  # from PostgreSQL 16 on, to be a member is not enough
+                role, quoted = await db.fetchrow(_OWN_ROLE, APP_ROLE)
+                if not await db.fetchval(_MAY_SET, role):
+                    if not await db.fetchval(_KNOWN, role):
+                        await db.execute(f"CREATE ROLE {quoted} NOLOGIN")
+                    await db.execute(f"GRANT {quoted} TO CURRENT_USER")
+                await db.execute(_GIVE, role)
+                await db.execute(f"SET LOCAL ROLE {quoted}")  # from PostgreSQL 16 on, to be a member is not enough
             break
         except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError):
             if not left:
@@ -86,7 +94,8 @@ async def use_role(owner_dsn: str) -> str:
         except asyncpg.InsufficientPrivilegeError:
             return owner_dsn
     parts = urlsplit(owner_dsn)
-    return urlunsplit(parts._replace(query="&".join(part for part in (parts.query, f"role={APP_ROLE}") if part)))
+    query = "&".join(part for part in (parts.query, f"role={quote(role, safe='')}") if part)
+    return urlunsplit(parts._replace(query=query))
 
 
 async def give_rights(owner_dsn: str, app_dsn: str) -> None:
@@ -125,9 +134,3 @@ async def _lets_in(dsn: str) -> bool:
             return True
     except DatabaseUnavailable:
         return False
-
-
-async def _make_role(db: Connection) -> None:
-    if not await db.fetchval(_KNOWN, APP_ROLE):
-        await db.execute(f"CREATE ROLE {APP_ROLE} NOLOGIN")
-    await db.execute(f"GRANT {APP_ROLE} TO CURRENT_USER")

@@ -47,11 +47,7 @@ INSTALLED = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
 
 INDEXED = "SELECT to_regclass('piece_vectors_hnsw_' || $1::int) IS NOT NULL"
 LOCK_INDEXES = "SELECT pg_advisory_xact_lock($1)"
-CREATE_INDEX = """
-CREATE INDEX IF NOT EXISTS piece_vectors_hnsw_{size} ON piece_vectors
-USING hnsw ((embedding::halfvec({size})) halfvec_cosine_ops) WITH (ef_construction = 128)
-WHERE dimensions = {size}
-"""
+CREATE_INDEX = "SELECT index_piece_vectors($1)"  # as the tables' owner, who the bot is not
 
 SEARCH_SETTINGS = """
 SELECT set_config('hnsw.ef_search', $1, true), set_config('hnsw.iterative_scan', 'relaxed_order', true)
@@ -148,7 +144,7 @@ class PgVectorStore:
             return
         if not await db.fetchval(INDEXED, size):
             await db.execute(LOCK_INDEXES, INDEX_LOCK_KEY)
-            await db.execute(CREATE_INDEX.format(size=size), timeout=INDEX_TIMEOUT_S)
+            await db.execute(CREATE_INDEX, size, timeout=INDEX_TIMEOUT_S)
         self._indexed.add(size)
 
     async def _require(self, db: Any) -> None:

@@ -132,7 +132,7 @@ async def serving(add: Callable[[web.Application], None]) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def database() -> AsyncIterator[tuple[str, PostgresStore]]:
+async def database() -> AsyncIterator[tuple[Pool, PostgresStore]]:
     """A migrated PostgreSQL of its own, and the store on a pool of the usual size."""
     with open_directory() as directory:
         server = EmbeddedPostgres(directory)
@@ -140,7 +140,7 @@ async def database() -> AsyncIterator[tuple[str, PostgresStore]]:
         await migrate(url)
         pool = Pool(url)
         try:
-            yield url, PostgresStore(pool)
+            yield pool, PostgresStore(pool)
         finally:
             await pool.close()
             await server.stop()

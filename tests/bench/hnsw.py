@@ -111,7 +111,7 @@ async def _load(dsn: str, vectors: FloatArray, owner: Iterable[int]) -> tuple[fl
             )
         started = time.perf_counter()
         await db.execute("SET maintenance_work_mem = '512MB'")
-        await db.execute(CREATE_INDEX.format(size=SIZE), timeout=BUILD_S)
+        await db.execute(CREATE_INDEX, SIZE, timeout=BUILD_S)
         seconds = time.perf_counter() - started
         await db.execute("ANALYZE")
         size = await db.fetchval("SELECT pg_relation_size('piece_vectors_hnsw_384')")

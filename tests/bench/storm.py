@@ -24,6 +24,7 @@ from executors.ledger import Ledger
 from executors.runner import Runner
 from executors.targets.registry import Registry
 from pipeline.adapters.llm.rules import RulesDiagnostician
+from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.bus import RedisBus
 from pipeline.adapters.redis.locks import RedisLocks
@@ -50,7 +51,7 @@ from tests.builders import T0, make_anomaly, make_target, restart
 from tests.databases import open_directory
 from tests.integration.test_loop_stages import Shelf
 from tests.slack_stage import BOT_TOKEN, CHANNEL, MANIFEST
-from tests.stored import awaiting
+from tests.stored import Waiting, awaiting
 
 SERVICES, ANOMALIES = 20, int(os.environ.get("BENCH_ANOMALIES", "10000"))
 SECONDS = float(os.environ.get("BENCH_STORM_SECONDS", "60"))
@@ -79,7 +80,7 @@ def anomalies() -> list[Anomaly]:
 
 async def _run() -> None:
     async with AsyncExitStack() as stack:
-        _, store = await stack.enter_async_context(database())
+        pool, store = await stack.enter_async_context(database())
         redis = EmbeddedRedis(stack.enter_context(open_directory()))
         redis_url = await redis.start()
         stack.push_async_callback(redis.stop)
@@ -92,14 +93,15 @@ async def _run() -> None:
         )  # fmt: skip
         await slack.start()
         stack.push_async_callback(slack.stop)
-        bench = _Bench(store, bus, locks, slack.api_url)
+        bench = _Bench(pool, store, bus, locks, slack.api_url)
+        calm, worst = await bench.proposed("quiet"), await bench.proposed("amid")
         loops = [asyncio.create_task(_for_ever(step)) for step in bench.loops()]
         try:
-            quiet_s = await bench.sev1("quiet")
+            quiet_s = await bench.sev1(calm)
             await bench.drained()
             bench.posts.clear()
             began = time.monotonic()
-            amid = asyncio.create_task(bench.sev1("amid", after_s=SECONDS / 2))
+            amid = asyncio.create_task(bench.sev1(worst, after_s=SECONDS / 2))
             opened, slowest_s = await bench.strike()
             amid_s = await amid
             stormed_s = time.monotonic() - began
@@ -127,11 +129,12 @@ async def _run() -> None:
 class _Bench:
     """The loops of one replica, without detection."""
 
-    def __init__(self, store: PostgresStore, bus: RedisBus, locks: RedisLocks, api_url: str) -> None:
+    def __init__(self, pool: Pool, store: PostgresStore, bus: RedisBus, locks: RedisLocks, api_url: str) -> None:
         settings = LoopSettings(approvals=default_rules(1, (), ["S0SRE"]))
         detection, catalogue, clock = DetectionSettings(), Catalogue({}), SystemClock()
         self.target = Answering()
         targets, source, nothing = Registry({"kubernetes": self.target}), CatalogueFile(None), cast(Any, None)
+        self._pool = pool
         self.store, self.posts, self.refused = store, list[float](), 0
         self._detector = Detector(store, detection)
         self._correlator = Correlator(store, catalogue, detection)
@@ -195,18 +198,16 @@ class _Bench:
             slowest_s = max(slowest_s, loop.time() - told_s)
         return opened, slowest_s
 
-    async def sev1(self, name: str, *, after_s: float = 0.0) -> float:
+    async def proposed(self, name: str) -> Waiting:
+        """A SEV1 with a plan that waits for one person."""
+        target = make_target(name=name, uid=f"uid-{name}")
+        waiting = await awaiting(self.store, service=ServiceName(name), action=restart(f"{name}-1"), target=target)
+        async with self._pool.transaction() as connection:
+            await connection.execute("UPDATE incidents SET severity = 'SEV1' WHERE id = $1", waiting.incident.id)
+        return waiting
+
+    async def sev1(self, waiting: Waiting, *, after_s: float = 0.0) -> float:
         """Seconds from the approval of a SEV1 to the first call at its target."""
-        waiting = await awaiting(
-            self.store,
-            service=ServiceName(name),
-            action=restart(f"{name}-1"),
-            target=make_target(name=name, uid=f"uid-{name}"),
-        )
-        async with self.store.begin() as uow:
-            await cast(Any, uow.outbox)._connection.execute(
-                "UPDATE incidents SET severity = 'SEV1' WHERE id = $1", waiting.incident.id
-            )
         await asyncio.sleep(after_s)
         before, began = len(self.target.applied), time.monotonic()
         result = await self._decider.approve(waiting.plan.id, SlackUserId("U0ALICE"))
@@ -220,7 +221,11 @@ class _Bench:
         while True:
             async with self.store.begin() as uow:
                 pending = (await uow.outbox.counts()).get("pending", 0)
-                busy = [one for one in await uow.incidents.open() if one.state in (IncidentState.OPEN, "diagnosing")]
+                busy = [
+                    one
+                    for one in await uow.incidents.open()
+                    if one.state in (IncidentState.OPEN, IncidentState.DIAGNOSING)
+                ]
             if not pending and not busy:
                 return
             await asyncio.sleep(0.2)

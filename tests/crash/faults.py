@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from tests.crash.plans import Deed, Strike, TrialPlan
+from tests.crash.plans import Deed, ModelFault, Strike, TrialPlan
 
 Action = Literal["restart_one", "restart_two", "scale"]
 Make = Callable[[random.Random], dict[str, Any]]
@@ -209,6 +209,15 @@ def _two_cards(rng: random.Random) -> dict[str, Any]:
     return {"replicas": 2, "click": "two_cards", "strikes": strikes}
 
 
+def _model(rng: random.Random) -> dict[str, Any]:
+    faults: tuple[ModelFault, ...] = (
+        *("silent", "failed_500", "limited_429", "reset"),
+        *("garbage", "truncated", "no_json"),
+    )
+    strikes = (Strike("commit * before", "kill", rng.randint(1, 3)),) if rng.random() < 0.3 else ()
+    return {"model": rng.choice(faults), "replicas": rng.randint(1, 2), "strikes": strikes}
+
+
 def _slow(rng: random.Random) -> dict[str, Any]:
     return {"action": _action(rng), "delay_s": rng.uniform(0.002, 0.012), "strikes": (_strike(rng, "kill", _any),)}
 
@@ -262,6 +271,7 @@ KINDS: Mapping[str, Make] = {
     "a yes and a no at once": _yes_and_no,
     "budget spent": _budget,
     "two incidents, one target": _two_cards,
+    "model silent, failing or talking garbage": _model,
     "slow database and kill -9": _slow,
     "several faults": _mixed,
 }

@@ -181,6 +181,8 @@ def i2_approvals_end(history: History) -> list[str]:
             unverified = execution.kind == "rollback" or not history.verdict_wanted
             if execution.state not in (FINAL_UNVERIFIED if unverified else FINAL):
                 found.append(f"execution {execution.id} of plan {plan_id} stands at {execution.state}")
+    if not history.acknowledged and history.looked_at and history.ended_at is None:
+        found.append("not everything came to rest, and nobody had approved anything")
     if history.acknowledged:
         began = max(one.at for one in history.acknowledged)
         began = max(began, history.faults_over_at or began)

@@ -35,6 +35,9 @@ Deed = Literal[
 ]
 
 
+ModelFault = Literal["silent", "failed_500", "limited_429", "reset", "garbage", "truncated", "no_json"]
+
+
 @dataclass(frozen=True, slots=True)
 class Strike:
     """At the ``nth`` passing of ``moment`` in any replica ``deed`` is done, once; it lasts ``seconds`` where it can."""
@@ -76,6 +79,8 @@ class TrialPlan:
     """The replicas' clocks are so far off from the start; None: they are nothing but right."""
     budget_spent: bool = False
     """Two actions on the target within the hour are already behind us."""
+    model: ModelFault | None = None
+    """The incident is not diagnosed yet, and the model that is asked does this; nobody clicks."""
     needs_small_disk: bool = False
 
     def describe(self) -> str:
@@ -91,6 +96,8 @@ class TrialPlan:
             parts.append(f"{self.delay_s * 1000:.0f} ms on every piece of data")
         if self.click != "once":
             parts.append(f"click {self.click}")
+        if self.model is not None:
+            parts.append(f"model {self.model}")
         if self.budget_spent:
             parts.append("budget spent")
         return "; ".join(parts) or "nothing"

@@ -28,7 +28,7 @@ from pipeline.ports.locks import Lock
 from pipeline.ports.outbox import OutboxRow
 
 ANY_COMMIT = "commit *"
-FOLLOWED = ("Decider.", "Runner.", "Ledger.", "Recovery.", "Verifier.", "Relay.")
+FOLLOWED = ("Decider.", "Runner.", "Ledger.", "Recovery.", "Verifier.", "Relay.", "Diagnoser.", "Proposer.")
 """Transactions begun by these are moments, where they have written something."""
 NOT_COUNTED = ("Relay.", "Decider.expire")
 """Of those, what goes on beside the story and is no part of the count of any commit."""

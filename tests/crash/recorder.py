@@ -178,10 +178,10 @@ class Recorder:
             case "silent":
                 self._note(at, wish, False, "no answer")
                 await asyncio.sleep(seconds)
-                return _reset(request)
+                return reset(request)
             case "reset":
                 self._note(at, wish, False, "reset")
-                return _reset(request)
+                return reset(request)
             case "late":
                 await asyncio.sleep(seconds)
                 return self.carry_out(at, wish)
@@ -191,10 +191,10 @@ class Recorder:
             case "silent_applied":
                 self.carry_out(at, wish)
                 await asyncio.sleep(seconds)
-                return _reset(request)
+                return reset(request)
             case "applied_then_reset":
                 self.carry_out(at, wish)
-                return _reset(request)
+                return reset(request)
             case _:
                 return self.carry_out(at, wish)
 
@@ -272,7 +272,7 @@ class Recorder:
         self.on_strike()
 
 
-def _reset(request: web.Request) -> web.Response:
+def reset(request: web.Request) -> web.Response:
     """A TCP RST, not an orderly end."""
     transport = request.transport
     if transport is not None:

@@ -27,7 +27,7 @@ from tests.databases import open_directory
 TEMPLATE = "migrated_template"
 COMES_BACK_S = 60.0
 ROOT = Path(__file__).parent.parent.parent
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 ANSWERS_S = 10.0
 
 
@@ -62,25 +62,33 @@ class Sql:
 
     async def value(self, statement: str, *arguments: Any) -> Any:
         """The first value; of several statements in one nothing. Raises what ``AWAY`` names."""
-        async with self._one_at_a_time:
-            connection = await self._connected()
+        async with self._connected() as connection:
             if not arguments and ";" in statement:
                 return await connection.execute(statement, timeout=ANSWERS_S)
             return await connection.fetchval(statement, *arguments, timeout=ANSWERS_S)
 
     async def rows(self, statement: str) -> list[Any]:
-        async with self._one_at_a_time:
-            found: list[Any] = await (await self._connected()).fetch(statement, timeout=ANSWERS_S)
+        async with self._connected() as connection:
+            found: list[Any] = await connection.fetch(statement, timeout=ANSWERS_S)
             return found
 
     async def close(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
 
-    async def _connected(self) -> Any:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self._dsn, timeout=ANSWERS_S)
-        return self._connection
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        async with self._one_at_a_time:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await asyncpg.connect(self._dsn, timeout=ANSWERS_S)
+                yield self._connection
+            except BaseException:
+                # Cut off in the middle of something, by the server's death or by a cancellation: not used again.
+                if self._connection is not None:
+                    self._connection.terminate()
+                    self._connection = None
+                raise
 
 
 @dataclass

@@ -27,6 +27,7 @@ from pipeline.domain.plan import InstanceRef, RestartAction, ScaleAction, Target
 from tests.builders import CHECKOUT
 from tests.crash.history import gather
 from tests.crash.invariants import Acknowledged, Blind, History, SwitchTime, violations
+from tests.crash.model import FaultyModel
 from tests.crash.plans import Strike, TrialPlan
 from tests.crash.proxy import Cut, TcpProxy
 from tests.crash.recorder import NAMESPACE, SERVICE, SERVICE_UID, Recorder
@@ -54,6 +55,8 @@ NO_ROOM = """CREATE TABLE no_room (at timestamptz);
     END $$;
     CREATE TRIGGER a_no_room BEFORE INSERT ON trace FOR EACH ROW EXECUTE FUNCTION no_room()"""
 """While that table has a row, the trail takes no entry; it is filled and emptied under the replicas' feet."""
+UNDIAGNOSED = """DELETE FROM plans; DELETE FROM evidence;
+    UPDATE incidents SET state = 'open', diagnosis = NULL, passages = '[]'"""
 MILD = """UPDATE incidents SET severity = 'SEV3',
     severity_detail = jsonb_set(severity_detail, '{severity}', '"SEV3"')"""
 """At SEV3 one person is enough."""
@@ -145,19 +148,24 @@ class Trial:
             await stack.enter_async_context(self._listening())
             stack.push_async_callback(self._tear_down)
             pool = Pool(self._dsn, max_size=2)
+            if plan.model is not None:
+                self._model = await stack.enter_async_context(FaultyModel(plan.model))
             cases = await self._cases(PostgresStore(pool))
             await pool.close()
             feeding = asyncio.create_task(self._feed())
             stack.push_async_callback(_cancelled, feeding)
             await asyncio.gather(*(self._start(number) for number in range(1, plan.replicas + 1)))
             self._people = [await stack.enter_async_context(Person(self._slack.base_url, who)) for who in PEOPLE]
-            places = [await self._card(case) for case in cases]
+            places = [await self._card(case) for case in cases if plan.model is None]
             self._postgres.delay_s = plan.delay_s
             self._recorder.unreadable = {self._recorder.reads + nth: times for nth, times in plan.unreadable.items()}
             self._armed = True
             async with self._traced():
-                await self._clicks(list(zip(cases, places, strict=True)))
+                if plan.model is None:
+                    await self._clicks(list(zip(cases, places, strict=True)))
                 ended_at = await self._rest()
+                if plan.model is not None and self._model.asked:
+                    self._struck.append(f"model {plan.model}")
             self._postgres.delay_s = 0.0
             told = {
                 "requests": tuple(self._recorder.requests),
@@ -194,6 +202,8 @@ class Trial:
             )
             for service in services
         ]
+        if self._plan.model is not None:
+            await self._one(UNDIAGNOSED)
         if self._plan.people == 1:
             await self._one(MILD)
         if any(strike.deed == "trail_full" for strike in self._plan.strikes):
@@ -267,6 +277,14 @@ class Trial:
             "SRE_INITIAL_PHASE": "assist",
             "SRE_MODEL_PROVIDER": "rules",
         }
+        if self._plan.model is not None:
+            environment |= {
+                "SRE_MODEL_PROVIDER": "anthropic",
+                "ANTHROPIC_API_KEY": "sk-ant-nothing",
+                "ANTHROPIC_BASE_URL": self._model.url,
+                "SRE_MODEL_DEADLINE_S": "3",
+                "SRE_REVIEW": "rule_based",
+            }
         return ReplicaOrder(
             number=number,
             environment=environment,

