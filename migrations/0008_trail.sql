@@ -136,6 +136,11 @@ BEGIN
         'index_piece_vectors(integer)']::regprocedure[]
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, %I, pg_temp', one, current_schema());
+        -- Or who may make a table of his own could put the trigger there, and move heads by it. A trigger that stands
+        -- fires without this right.
+        IF one <> 'index_piece_vectors(integer)'::regprocedure THEN
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one);
+        END IF;
     END LOOP;
 END
 $$;

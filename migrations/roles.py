@@ -93,9 +93,7 @@ async def use_role(owner_dsn: str) -> str:
                 return owner_dsn
         except asyncpg.InsufficientPrivilegeError:
             return owner_dsn
-    parts = urlsplit(owner_dsn)
-    query = "&".join(part for part in (parts.query, f"role={quote(role, safe='')}") if part)
-    return urlunsplit(parts._replace(query=query))
+    return _as_role(owner_dsn, role)
 
 
 async def give_rights(owner_dsn: str, app_dsn: str) -> None:
@@ -114,6 +112,24 @@ async def protection(dsn: str) -> Protection:
     if powers["can"]:
         return Protection.TRIGGERS
     return Protection.OTHER_ROLE if powers["could"] else Protection.OTHER_LOGIN
+
+
+async def standing(dsn: str) -> Protection:
+    """What ``protection`` is for a bot that was started with ``dsn``; changes nothing. Raises as ``migrate`` does."""
+    found = await protection(dsn)
+    if found is not Protection.TRIGGERS:
+        return found
+    async with connection(dsn) as db:
+        role, _ = await db.fetchrow(_OWN_ROLE, APP_ROLE)
+        if not await db.fetchval(_MAY_SET, role):
+            return found
+    return await protection(_as_role(dsn, role))
+
+
+def _as_role(dsn: str, role: str) -> str:
+    parts = urlsplit(dsn)
+    query = "&".join(part for part in (parts.query, f"role={quote(role, safe='')}") if part)
+    return urlunsplit(parts._replace(query=query))
 
 
 @asynccontextmanager

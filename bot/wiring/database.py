@@ -71,7 +71,7 @@ async def prepared(url: str, store: StoreSettings, login: AppLogin | None = None
     try:
         if login is not None:
             url = await use_login(url, login)
-        elif owner is None and await protection(url) is not Protection.OTHER_LOGIN:
+        elif owner is None and await protection(url) is Protection.TRIGGERS:
             url = await use_role(url)
         return Database(url, report, await protection(url))
     except MigrationError as error:

@@ -142,10 +142,11 @@ class AnchorNote:
         return {"file": self.file, "number": self.number, "hash": self.hash, "path": self.path, "host": self.host}
 
 
-def cut_anchors(logs: Iterable[AnchorLog], notes: Iterable[AnchorNote]) -> list[tuple[AnchorNote, str]]:
+def cut_anchors(logs: Iterable[AnchorLog], notes: Iterable[AnchorNote], *, host: str) -> list[tuple[AnchorNote, str]]:
     """Anchors that the trail tells of and that no file holds, the first of each file, with what is wrong.
 
-    A file of another place is not missed, as long as there is one that holds anchors: replicas may have one each.
+    A file of another place or another host than ``host``, where the files were read, is not missed, as long as there is
+    one that holds anchors: replicas may have one each, of the same path.
     """
     by_file = {log.file: log for log in logs if log.hashes}
     names = {log.name for log in logs}
@@ -155,7 +156,7 @@ def cut_anchors(logs: Iterable[AnchorLog], notes: Iterable[AnchorNote]) -> list[
         if note.file in told:
             continue
         log = by_file.get(note.file)
-        if log is None and (not by_file or note.path in names):
+        if log is None and (not by_file or (note.path in names and note.host == host)):
             said = f"the file {note.path} on {note.host} is gone, or another was put in its place"
         elif log is not None and len(log.hashes) < note.number:
             said = f"the file was cut: it ends with line {len(log.hashes)}, the trail tells of line {note.number}"

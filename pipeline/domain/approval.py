@@ -138,8 +138,13 @@ def rules_in_force(own: Sequence[ApprovalRule], defaults: Sequence[ApprovalRule]
 
 
 def choose_rule(rules: Sequence[ApprovalRule], tier: int, severity: Severity) -> ApprovalRule:
-    """The first of ``rules_in_force`` that covers the case."""
-    return next(rule for rule in rules if rule.covers(tier, severity))
+    """The first of ``rules_in_force`` that covers the case.
+
+    As many people as the last three of them, the defaults, ask for are needed at least: a rule says who, and may ask
+    for more; that fewer are enough where it is severe is said by SRE_APPROVALS_SEVERE alone.
+    """
+    chosen, least = (next(rule for rule in some if rule.covers(tier, severity)) for some in (rules, rules[-3:]))
+    return chosen if chosen.people >= least.people else chosen.model_copy(update={"people": least.people})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from executors.guardrails.inputs import GRAPH_MAX_AGE_S
-from pipeline.domain.anomaly import SYMPTOM_KINDS, DetectionResult, DetectionSettings
+from pipeline.domain.anomaly import SYMPTOM_KINDS, Anomaly, DetectionResult, DetectionSettings
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.changes import SHORT_REVISION
@@ -19,13 +20,15 @@ from pipeline.domain.plan import describe_action
 from pipeline.domain.severity import SeverityResult
 from pipeline.domain.telemetry import SIGNAL_TITLE, SeriesKey, format_value
 from pipeline.domain.topology import DependencyGraph
-from pipeline.domain.trace import TraceEntry, TraceKind
+from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.store import Store, UnitOfWork
 from pipeline.stages.advance import advance, line, record, supersede
 from pipeline.stages.triage import triage
 
 SPLIT_AFTER_S = 600.0
 """Trouble that outlives that of its root by this long did not come of it: it becomes an incident of its own."""
+SHOWN_EACH = 20
+"""Anomalies of one incident in one tick that the trail tells one by one."""
 
 _SUMMARY = ThreadNotice(part=ThreadPart.SUMMARY)
 
@@ -68,7 +71,7 @@ class Correlator:
     ) -> IncidentId | None:
         """The incident that was opened for ``fold``, if one was."""
         incident_id = fold.incident
-        opened, grown = False, False
+        opened = False
         if incident_id is None:
             severity = await self._severity(uow, fold, graph, bank, now)
             incident = await uow.incidents.create(
@@ -103,16 +106,11 @@ class Correlator:
                     _severity_entry(severity),
                 ],
             )
-        for anomaly in fold.anomalies:
-            if await uow.incidents.attach(incident_id, anomaly):
-                entry = TraceEntry(
-                    TraceKind.FOLDED,
-                    f"{anomaly.key.describe()} {format_value(anomaly.value, anomaly.key.unit)},"
-                    f" bound {format_value(anomaly.bound.threshold, anomaly.key.unit)}",
-                    {"kind": anomaly.kind.value, "service": anomaly.key.service, "instance": anomaly.key.instance},
-                )
-                await record(uow, incident_id, entries=[entry], redraw=not opened)
-                grown = not opened
+        joined = await uow.incidents.attach(incident_id, *fold.anomalies)
+        if joined:
+            # One redraw for all that came: in a storm each would be one more row for the outbox.
+            await record(uow, incident_id, entries=_folded(joined), redraw=not opened)
+        grown = bool(joined) and not opened
         if grown:
             await self._judge_again(uow, incident_id, graph, bank, now)
         return incident_id if opened else None
@@ -210,6 +208,24 @@ class Correlator:
         )
         if over is not None and case.plan is not None:
             await supersede(uow, case.plan.id, case.plan.state)
+
+
+def _folded(joined: Sequence[Anomaly]) -> list[TraceEntry]:
+    """An entry each, and beyond ``SHOWN_EACH`` one for all others: every anomaly itself stands with the incident."""
+    entries = [
+        TraceEntry(
+            TraceKind.FOLDED,
+            f"{one.key.describe()} {format_value(one.value, one.key.unit)},"
+            f" bound {format_value(one.bound.threshold, one.key.unit)}",
+            {"kind": one.kind.value, "service": one.key.service, "instance": one.key.instance},
+        )
+        for one in joined[:SHOWN_EACH]
+    ]
+    more = joined[SHOWN_EACH:]
+    if more:
+        kinds: dict[str, JsonValue] = {**Counter(one.kind.value for one in more)}
+        entries.append(TraceEntry(TraceKind.FOLDED, f"{len(more)} more anomalies at the same time", {"kinds": kinds}))
+    return entries
 
 
 def _severity_entry(severity: SeverityResult) -> TraceEntry:

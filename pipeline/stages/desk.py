@@ -34,7 +34,7 @@ from pipeline.stages.diagnose import Authors
 from pipeline.stages.dry_run import dry_run
 from pipeline.stages.investigate import LOOK_BACK_S, Investigator, describe_dossier
 from pipeline.stages.settings import LoopSettings
-from pipeline.stages.switches import check_service, engage, scope_of, switched
+from pipeline.stages.switches import check_service, engage, scope_of, tell
 
 MUTE_S = 3600.0
 CLOSED_MUTE_S = 600.0
@@ -193,8 +193,7 @@ class Desk:
         Returns the sentence to show.
         """
         scope = await self._scope(scope)
-        async with self._store.begin() as uow:
-            await engage(uow, scope, reason, user)
+        await engage(self._store, scope, reason, user)
         released_by = f"`{self._command} resume {scope} <reason>`"
         return f"🛑 Kill switch ON for *{scope}*: nothing is changed until it is released. {released_by}"
 
@@ -208,8 +207,9 @@ class Desk:
         scope = engaged[scope.casefold()]
         async with self._store.begin() as uow:
             released = await uow.control.resume(scope, reason, user, people_needed=self._settings.resume_people)
-            said = "released" if released else "resume asked"
-            await switched(uow, f"kill switch for {scope}: {said} by {user}: {reason}", user)
+            said = f"kill switch for {scope}: {'released' if released else 'resume asked'} by {user}: {reason}"
+            await uow.trace.add(SYSTEM, TraceEntry(TraceKind.SWITCH, said, {"user": user}))
+        await tell(self._store, said)
         if released:
             return f"✅ Kill switch released for *{scope}*."
         return f"Asked. A second person has to confirm within 15 minutes: `{self._command} resume {scope} <reason>`"

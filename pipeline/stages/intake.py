@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.domain.alert import Alert
 from pipeline.domain.changes import ChangeEvent, ChangeKind
@@ -29,8 +29,23 @@ BEFORE_S = 900.0
 KEEP_S = 7 * 86_400.0
 """Longer than the bus keeps events: one that is delivered again is known."""
 
-_Line = Annotated[str, Field(max_length=1000)]
-_Name = Annotated[str, Field(min_length=1, max_length=253)]
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("a NUL character cannot be stored")
+    return text
+
+
+def _of_our_time(at: datetime) -> datetime:
+    if not 1970 <= at.year <= 9000:
+        raise ValueError("a year between 1970 and 9000 is meant")
+    return at
+
+
+_Text = Annotated[str, AfterValidator(_storable)]
+_Line = Annotated[_Text, Field(max_length=1000)]
+_Name = Annotated[_Text, Field(min_length=1, max_length=253)]
+_Moment = Annotated[AwareDatetime, AfterValidator(_of_our_time)]
 
 
 class _Told(BaseModel):
@@ -44,21 +59,21 @@ class ChangeTold(_Told):
 
     kind: Literal["change"] = "change"
     change: ChangeKind = ChangeKind.DEPLOYMENT
-    revision: Annotated[str, Field(min_length=1, max_length=200)]
-    at: AwareDatetime
+    revision: Annotated[_Text, Field(min_length=1, max_length=200)]
+    at: _Moment
     title: _Line = ""
-    author: Annotated[str, Field(max_length=200)] = ""
+    author: Annotated[_Text, Field(max_length=200)] = ""
 
 
 class AlertTold(_Told):
     """An alert of another system, firing or over."""
 
     kind: Literal["alert"] = "alert"
-    fingerprint: Annotated[str, Field(min_length=1, max_length=200)]
+    fingerprint: Annotated[_Text, Field(min_length=1, max_length=200)]
     name: _Name
     summary: _Line = ""
-    started_at: AwareDatetime
-    ended_at: AwareDatetime | None = None
+    started_at: _Moment
+    ended_at: _Moment | None = None
 
 
 Told = Annotated[ChangeTold | AlertTold, Field(discriminator="kind")]

@@ -108,7 +108,11 @@ class Reviser:
             )
             plan = await uow.plans.propose(draft, guardrails)
             entries, said = planned(plan, guardrails), line(f"🛠 <@{user}> asked for another plan: {_short(action)}.")
-            incident = case.incident
+            # An approval that was given meanwhile held the plan before this one: what it began is not taken back.
+            current = await uow.incidents.get(incident_id)
+            if current is None or current.state is not case.incident.state:
+                raise TemporaryError("somebody moved the incident on in this moment; look at the card")
+            incident = current
             if incident.state is IncidentState.ESCALATED:
                 reopened = await advance(uow, incident, IncidentState.DIAGNOSING, outcome="")
                 moved = reopened and await advance(

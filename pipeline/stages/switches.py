@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable
 
 from executors.guardrails.kill_switch import kill_switch_answer
 from pipeline.domain.catalogue import Catalogue
-from pipeline.domain.errors import PermanentError
+from pipeline.domain.errors import PermanentError, SreBotError
 from pipeline.domain.guardrail import GuardrailResult
-from pipeline.domain.ids import ServiceName, SlackUserId
+from pipeline.domain.ids import IncidentId, ServiceName, SlackUserId, incident_label
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.control import ENVIRONMENT, EVERYTHING
-from pipeline.ports.store import UnitOfWork
+from pipeline.ports.store import Store, UnitOfWork
 from pipeline.ports.trail import SYSTEM
 from pipeline.stages.advance import line, record
 
-
-async def engage(uow: UnitOfWork, scope: str, reason: str, user: SlackUserId) -> None:
-    """From the end of the transaction on no call goes out for ``scope``, as ``scope_of`` gave it."""
-    await uow.control.kill(scope, reason, user)
-    await switched(uow, f"kill switch on for {scope} by {user}: {reason}", user)
+log = logging.getLogger(__name__)
 
 
-async def switched(uow: UnitOfWork, summary: str, user: SlackUserId) -> None:
-    """The audit entry, a line in every open incident, and the truth on their cards."""
-    await uow.trace.add(SYSTEM, TraceEntry(TraceKind.SWITCH, summary, {"user": user}))
-    for incident in await uow.incidents.open():
-        case = await uow.incidents.case(incident.id)
-        if case is not None and case.plan is not None and case.guardrails.answers:
-            switch = await uow.control.engaged(incident.service, incident.environment)
-            answer = kill_switch_answer(switch, incident.service, incident.environment)
-            answers = tuple(answer if one.rule == "kill_switch" else one for one in case.guardrails.answers)
-            await uow.plans.save_guardrails(case.plan.id, GuardrailResult(answers))
-        await record(uow, incident.id, notices=[line(f"🛑 {summary}")])
+async def engage(store: Store, scope: str, reason: str, user: SlackUserId) -> None:
+    """When it returns no call goes out for ``scope``, as ``scope_of`` gave it. People are told of it afterwards: no
+    incident that cannot be read or is held by others may keep the switch from being engaged."""
+    said = f"kill switch on for {scope} by {user}: {reason}"
+    async with store.begin() as uow:
+        await uow.control.kill(scope, reason, user)
+        await uow.trace.add(SYSTEM, TraceEntry(TraceKind.SWITCH, said, {"user": user}))
+    await tell(store, said)
+
+
+async def tell(store: Store, said: str) -> None:
+    """A line in every open incident, and the truth on their cards; each by itself."""
+    async with store.begin() as uow:
+        open_ids = [incident.id for incident in await uow.incidents.open()]
+    for incident_id in open_ids:
+        try:
+            async with store.begin() as uow:
+                await _tell(uow, incident_id, said)
+        except (SreBotError, ValueError) as error:  # ValueError: a row of a newer version that is not understood
+            log.warning("%s could not be told of: %s (%s)", incident_label(incident_id), said, error)
+
+
+async def _tell(uow: UnitOfWork, incident_id: IncidentId, said: str) -> None:
+    case = await uow.incidents.case(incident_id)
+    if case is not None and case.plan is not None and case.guardrails.answers:
+        service, environment = case.incident.service, case.incident.environment
+        switch = await uow.control.engaged(service, environment)
+        answer = kill_switch_answer(switch, service, environment)
+        answers = tuple(answer if one.rule == "kill_switch" else one for one in case.guardrails.answers)
+        await uow.plans.save_guardrails(case.plan.id, GuardrailResult(answers))
+    await record(uow, incident_id, notices=[line(f"🛑 {said}")])
 
 
 async def scope_of(scope: str, uow: UnitOfWork, catalogue: Catalogue, seen: Iterable[ServiceName]) -> str:
@@ -60,7 +77,7 @@ def check_service(name: str, services: Iterable[ServiceName]) -> None:
 async def _environment(name: str, uow: UnitOfWork, catalogue: Catalogue, services: frozenset[ServiceName]) -> str:
     begun = {incident.environment for incident in await uow.incidents.open()}
     known = sorted(begun | catalogue.environments(services))
-    for environment in known:
-        if environment.casefold() == name.casefold():
-            return f"{ENVIRONMENT}{environment}"
+    alike = [environment for environment in known if environment.casefold() == name.casefold()]
+    if alike:
+        return f"{ENVIRONMENT}{name if name in alike else alike[0]}"
     raise PermanentError(f"No environment “{name}” here. Known: {', '.join(known)}.")

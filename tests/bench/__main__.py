@@ -9,6 +9,7 @@ from tests.bench import (
     capacity,
     compression,
     cycle,
+    decisions,
     embedding,
     engine,
     hnsw,
@@ -20,6 +21,8 @@ from tests.bench import (
     rank,
     redaction,
     retrieval,
+    storm,
+    switch,
     templates,
     worlds,
 )
@@ -41,6 +44,9 @@ BENCHES = {
     "hnsw": hnsw.run,
     "model_path": model_path.run,
     "own_share": own_share.run,
+    "decisions": decisions.run,
+    "storm": storm.run,
+    "switch": switch.run,
 }
 
 

@@ -97,7 +97,7 @@ class Answering(Target):
 
     async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:
         del ref, operation, intent
-        return Finding.UNKNOWN
+        return Finding.APPLIED
 
     def command(self, ref: TargetRef, action: Action) -> str:
         del ref, action

@@ -14,12 +14,13 @@ from executors.targets.registry import Registry
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.locks import RedisLocks
 from pipeline.domain.canary import CanarySettings
+from pipeline.domain.execution import Intent
 from pipeline.domain.ids import SlackUserId
-from pipeline.domain.plan import InstanceState, TargetRef, TargetState
+from pipeline.domain.plan import InstanceState, Operation, RestartInstance, TargetRef, TargetState
 from pipeline.domain.telemetry import Signal
 from pipeline.ports.clock import SystemClock
 from pipeline.stages.settings import LoopSettings
-from tests.bench.decisions import Answering, database
+from tests.bench.decisions import READ_S, Answering, database
 from tests.builders import restart
 from tests.databases import open_directory
 from tests.executing import measured
@@ -34,12 +35,21 @@ SETTINGS = LoopSettings(
 
 
 class Large(Answering):
-    """The same with ``STEPS`` replicas."""
+    """The same with ``STEPS`` replicas; one that is restarted comes back with another uid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._uids = {f"checkout-{one}": f"uid-checkout-{one}" for one in range(1, STEPS + 1)}
 
     async def observe(self, ref: TargetRef) -> TargetState:
-        await asyncio.sleep(self._read_s)
-        names = [f"{ref.name}-{one}" for one in range(1, STEPS + 1)]
-        return TargetState(ref, "12", STEPS, tuple(InstanceState(name, f"uid-{name}", True) for name in names))
+        await asyncio.sleep(READ_S)
+        return TargetState(ref, "12", STEPS, tuple(InstanceState(name, uid, True) for name, uid in self._uids.items()))
+
+    async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
+        said = await super().apply(ref, operation, intent)
+        if isinstance(operation, RestartInstance):
+            self._uids[operation.instance.name] += "-again"
+        return said
 
 
 def run() -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from tests.crash.faults import trial_plan
 from tests.crash.invariants import INVARIANTS
 from tests.crash.plans import TrialPlan
-from tests.crash.servers import Lane, WarmProcess, lane
-from tests.crash.smalldisk import small_disk
+from tests.crash.servers import Lane, WarmProcess, lane, libfaketime
+from tests.crash.smalldisk import may_mount, small_disk
 from tests.crash.tracing import can_trace
 from tests.crash.trial import Outcome, Trial
 
@@ -118,8 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traced = can_trace()
     if not traced:
         print("no strace here, or it may not trace: trials that kill at system calls are left out", flush=True)
+    if libfaketime() is None:
+        print("no libfaketime here: clocks go wrong inside the bot alone, not in the whole process", flush=True)
     plans = [trial_plan(options.seed, number) for number in numbers]
     plans = [plan for plan in plans if options.kind in plan.kind and (traced or not plan.syscall)]
+    if not may_mount():
+        print("nothing may be mounted here: trials with a full disk are left out", flush=True)
+        plans = [plan for plan in plans if not plan.needs_small_disk]
     began_s = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers, disks and replicas are put away then, too
     outcomes = asyncio.run(run_trials(plans, lanes=options.lanes, logs=options.logs, quiet=options.quiet))

@@ -14,6 +14,11 @@ STUFFING = "stuffing"
 PIECE_BYTES = 1_000_000
 
 
+def may_mount() -> bool:
+    """Whether a small disk can be had here."""
+    return os.geteuid() == 0
+
+
 @contextmanager
 def small_disk(size_bytes: int) -> Iterator[Path]:
     """A tmpfs of that size. Raises CalledProcessError where nothing may be mounted: root can."""

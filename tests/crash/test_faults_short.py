@@ -28,7 +28,6 @@ PLANS = (
     TrialPlan(
         4, "the click's commit is carried out, its answer lost", strikes=(Strike("commit * before", "cut_reply"),)
     ),
-    TrialPlan(5, "PostgreSQL killed before the call", strikes=(Strike("target.apply before", "postgres_killed"),)),
     TrialPlan(
         6,
         "applied, then reset, and killed",
@@ -44,7 +43,6 @@ PLANS = (
     TrialPlan(
         10, "Slack took a post, its answer lost", strikes=(Strike("slack.publish before", "slack_reply_lost", 2),)
     ),
-    TrialPlan(11, "Redis flushed under the lock", strikes=(Strike("lock.acquire after", "redis_flushed"),)),
 )
 
 
@@ -62,7 +60,7 @@ def verdict(outcome: Outcome) -> str:
     return "" if changed else f"{name}: nothing was changed at all"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_no_invariant_is_broken() -> None:
     outcomes = await run_trials(PLANS, lanes=LANES, logs=None, quiet=True)
     assert len(outcomes) == len(PLANS)

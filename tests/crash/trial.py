@@ -5,76 +5,43 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from pprint import pformat
-from typing import Any, assert_never
+from typing import Any
 
-import aiohttp
-
-from bot.demo.slack.people import RefusedError
-from bot.demo.slack.person import NoSuchElementError, Person
-from bot.slack.names import APPROVE, REASON_BLOCK, REJECT, TYPED
+from bot.demo.slack.person import Person
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.plan import InstanceRef, RestartAction, ScaleAction, TargetAction, TargetRef
 from tests.builders import CHECKOUT
+from tests.crash.crowd import READY_S, Crowd
+from tests.crash.deeds import Deeds
 from tests.crash.history import gather
 from tests.crash.invariants import Acknowledged, Blind, History, SwitchTime, violations
 from tests.crash.model import FaultyModel
-from tests.crash.plans import Strike, TrialPlan
-from tests.crash.proxy import Cut, TcpProxy
+from tests.crash.plans import TrialPlan
+from tests.crash.proxy import TcpProxy
 from tests.crash.recorder import NAMESPACE, SERVICE, SERVICE_UID, Recorder
 from tests.crash.replica import ReplicaOrder
 from tests.crash.servers import AWAY, Child, Lane, Sql, WarmProcess, address_of, libfaketime, through
 from tests.crash.slack import APP_TOKEN, BOT_TOKEN, CHANNEL, FaultySlack
-from tests.crash.smalldisk import empty, fill
+from tests.crash.statements import MILD, NO_ROOM, SPENT, UNDIAGNOSED
 from tests.crash.tracing import kill_at, let_go
 from tests.stored import Waiting, awaiting
 
 PEOPLE = ("U0ALICE", "U0BOB")
 LEASE_S = 1.5
-READY_S = 60.0
 FEED_S = 0.2
 LOOK_S = 0.3
 REST_S = 75.0
 """After this long without coming to rest a trial is called off, and its history judged as it stands."""
 SYSCALL_COMES_S = 12.0
-NO_ROOM = """CREATE TABLE no_room (at timestamptz);
-    CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF EXISTS (SELECT FROM no_room) THEN
-            RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full';
-        END IF;
-        RETURN NEW;
-    END $$;
-    CREATE TRIGGER a_no_room BEFORE INSERT ON trace FOR EACH ROW EXECUTE FUNCTION no_room()"""
-"""While that table has a row, the trail takes no entry; it is filled and emptied under the replicas' feet."""
-UNDIAGNOSED = """DELETE FROM plans; DELETE FROM evidence;
-    UPDATE incidents SET state = 'open', diagnosis = NULL, passages = '[]'"""
-MILD = """UPDATE incidents SET severity = 'SEV3',
-    severity_detail = jsonb_set(severity_detail, '{severity}', '"SEV3"')"""
-"""At SEV3 one person is enough."""
-SPENT = f"""INSERT INTO incidents (fingerprint, state, service, environment, family, severity, title, closed_at)
-    SELECT 'earlier-' || n, 'closed', 'checkout', 'demo', 'latency', 'SEV3', 'earlier', clock_timestamp()
-    FROM generate_series(1, 2) n;
-    INSERT INTO plans (incident_id, revision, action, target, generation, replicas_before, hash, state,
-                       approvals_needed, expected_effect, expires_at)
-    SELECT i.id, 1, p.action, p.target, '1', 3, 'earlier', 'approved', 1, '', clock_timestamp()
-    FROM incidents i, plans p WHERE i.title = 'earlier';
-    INSERT INTO executions (plan_id, incident_id, kind, state, target, target_uid, created_at, started_at, applied_at)
-    SELECT p.id, p.incident_id, 'apply', 'verified', p.target, '{SERVICE_UID}', clock_timestamp() - interval '20 min',
-           clock_timestamp() - interval '20 min', clock_timestamp() - interval '20 min'
-    FROM plans p WHERE p.hash = 'earlier';
-    INSERT INTO execution_steps (execution_id, number, operation, state, dispatched_at, applied_at)
-    SELECT e.id, 1, '{{}}', 'applied', e.created_at, e.created_at FROM executions e, plans p
-    WHERE p.id = e.plan_id AND p.hash = 'earlier'"""
-"""Two incidents of the last hour that were acted on."""
 OPEN = ("ready", "claimed", "dispatched", "applied", "unknown")
 
 
@@ -91,7 +58,7 @@ class Outcome:
     """The trial itself failed, with this; it counts as a violation of nothing and is never passed over."""
 
 
-class Trial:
+class Trial(Crowd, Deeds):
     """``await Trial(...).run()``, once."""
 
     def __init__(self, plan: TrialPlan, lane: Lane, warm: WarmProcess, *, keep_logs: Path | None = None) -> None:
@@ -365,79 +332,7 @@ class Trial:
         except Exception as error:  # noqa: BLE001
             self._troubles.append(f"{type(error).__name__}: {error}")
 
-    async def _do(self, strike: Strike, said: dict[str, Any]) -> None:
-        number: int = said["replica"]
-        child = self._children[number]
-        match strike.deed:
-            case "kill":
-                child.send(signal.SIGKILL)
-                self._later(self._revive(number))
-                await child.gone.wait()
-            case "kill_both":
-                for other, each in self._children.items():
-                    each.send(signal.SIGKILL)
-                    self._later(self._revive(other))
-                await child.gone.wait()
-            case "stop":
-                child.send(signal.SIGSTOP)
-                self._later(self._after(strike.seconds, lambda: child.send(signal.SIGCONT)))
-            case "drain":
-                child.send(signal.SIGTERM)
-                self._later(self._revive(number))
-            case "cut_request" | "cut_reply":
-                what = Cut.REQUEST if strike.deed == "cut_request" else Cut.REPLY
-                self._postgres.cut(int(said["port"]), what)
-            case "postgres_killed":
-                self._later(self._lane.kill_postgres())
-                await asyncio.sleep(0.05)
-            case "postgres_away":
-                self._postgres.go_away()
-                self._later(self._after(strike.seconds, self._postgres.come_back))
-            case "postgres_frozen":
-                self._postgres.freeze()
-                self._later(self._after(strike.seconds, self._postgres.thaw))
-            case "redis_killed":
-                self._later(self._lane.kill_redis())
-                await asyncio.sleep(0.05)
-            case "redis_flushed":
-                await self._lane.flush_redis()
-            case "redis_away":
-                self._redis.go_away()
-                self._later(self._after(strike.seconds, self._redis.come_back))
-            case "slack_limited":
-                await self._trouble(rate_limit_s=strike.seconds)
-                self._later(self._after(strike.seconds, lambda: None))
-            case "slack_outage":
-                await self._trouble(outage=True)
-                self._later(self._outage_over(strike.seconds))
-            case "slack_away":
-                self._slack_way.go_away()
-                self._later(self._after(strike.seconds, self._slack_way.come_back))
-            case "slack_socket_dropped":
-                await self._trouble(drop_socket=True)
-            case "slack_reply_lost":
-                self._slack_way.cut_next(Cut.REPLY)
-            case "switch_on":
-                await self._switch_on()
-            case "foreign_change":
-                self._recorder.foreign_change()
-                self._foreign += 1
-            case "clock_jumps":
-                self._clock.write_text(f"{strike.seconds:+.0f}\n")
-            case "expire":
-                await self._one(
-                    "UPDATE plans SET expires_at = clock_timestamp() - interval '1 s' WHERE state = 'proposed'"
-                )
-            case "trail_full":
-                await self._no_room_for_the_trail(strike.seconds)
-            case "disk_full":
-                assert self._lane.disk is not None
-                await asyncio.to_thread(fill, self._lane.disk)
-                self._later(self._room_again(strike.seconds))
-            case _:
-                assert_never(strike.deed)
-
-    def _later(self, work: Any) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:
             with self._own_trouble():
                 await work
@@ -446,107 +341,6 @@ class Trial:
         task = asyncio.create_task(run())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    async def _after(self, seconds: float, then: Callable[[], object]) -> None:
-        await asyncio.sleep(seconds)
-        then()
-
-    async def _outage_over(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self._trouble(outage=False)
-
-    async def _trouble(self, **what: Any) -> None:
-        url = f"{self._slack.base_url}/local/trouble"
-        async with aiohttp.ClientSession() as http, http.post(url, json=what) as answer:
-            answer.raise_for_status()
-
-    async def _switch_on(self) -> None:
-        since = await self._one(
-            """INSERT INTO kill_switches (scope, engaged, reason, changed_by) VALUES ('all', true, 'trial', 'U0BOB')
-               ON CONFLICT (scope) DO UPDATE SET engaged = true RETURNING clock_timestamp()"""
-        )
-        self._switches.append(SwitchTime("all", since))
-
-    async def _no_room_for_the_trail(self, seconds: float) -> None:
-        """Every entry of the trail is refused with PostgreSQL's own words for a full disk."""
-        await self._one("INSERT INTO no_room VALUES (clock_timestamp())")
-        since = await self._one("SELECT clock_timestamp()")
-
-        async def room_for_the_trail() -> None:
-            await asyncio.sleep(seconds)
-            until = await self._one("SELECT clock_timestamp()")
-            self._blind.append(Blind(since, until))
-            await self._one("DELETE FROM no_room")
-
-        self._later(room_for_the_trail())
-
-    async def _room_again(self, seconds: float) -> None:
-        assert self._lane.disk is not None
-        await asyncio.sleep(seconds)
-        await asyncio.to_thread(empty, self._lane.disk)
-        await self._lane.postgres_answers()
-
-    # -- what people do
-
-    async def _card(self, case: Waiting) -> str:
-        """Waits for the card with its button; its ts."""
-        label = f"INC-{case.incident.id}"
-
-        def card_with_its_button(state: dict[str, Any]) -> str:
-            return next((m["ts"] for m in state["messages"][CHANNEL] if label in str(m) and _has_approve(m)), "")
-
-        return await self._people[0].wait_for(card_with_its_button, READY_S)
-
-    async def _clicks(self, cards: list[tuple[Waiting, str]]) -> None:
-        plan = self._plan
-        alice, bob = self._people
-        first = cards[0]
-        match plan.click:
-            case "once" | "to_both":
-                self._slack.deliver_to_all = plan.click == "to_both"
-                for person in self._people[: plan.people]:
-                    await self._press(person, *first)
-                self._slack.deliver_to_all = False
-            case "twice":
-                await asyncio.gather(*(self._press(alice, *first) for _ in range(3)))
-            case "both_people":
-                await asyncio.gather(self._press(alice, *first), self._press(bob, *first))
-            case "two_cards":
-                await asyncio.gather(*(self._press(alice, *card) for card in cards))
-            case "yes_and_no":
-                await asyncio.gather(self._press(alice, *first), self._reject(bob, *first))
-
-    async def _reject(self, person: Person, case: Waiting, ts: str) -> None:
-        del case
-        try:
-            await person.click(CHANNEL, ts, REJECT)
-            view_id = await person.wait_for(lambda state: next((v["id"] for v in state["modals"] if v), ""), 10)
-            await person.submit(view_id, {REASON_BLOCK: {TYPED: "a deploy is running"}})
-        except (RefusedError, NoSuchElementError, aiohttp.ClientError, TimeoutError):
-            return  # too late is an answer, too
-
-    async def _press(self, person: Person, waiting: Waiting, ts: str) -> None:
-        """Presses Approve; again when Slack says that it did not work, for as long as the button is there."""
-        deadline = time.monotonic() + 45.0
-        while time.monotonic() < deadline:
-            try:
-                await person.click(CHANNEL, ts, APPROVE)
-            except NoSuchElementError:
-                return
-            except (RefusedError, aiohttp.ClientError, TimeoutError):
-                await asyncio.sleep(0.3)
-                continue
-            plan_id = int(waiting.plan.id)
-            said = [one for one in self._decided if one[1:3] == (plan_id, person.user_id)]
-            if any(outcome in ("accepted", "counted") for *_, outcome in said):
-                at = next(when for when, _, _, outcome in said if outcome in ("accepted", "counted"))
-                self._acknowledged.append(Acknowledged(plan_id, person.user_id, at))
-                return
-            if said and said[-1][3] == "blocked":
-                return
-            if said:
-                return
-            await asyncio.sleep(0.3)  # taken, and answered by a replica that could not ask who this is
 
     # -- the end
 
@@ -607,11 +401,6 @@ class Trial:
                     memory,
                 )
             await asyncio.sleep(FEED_S)
-
-
-def _has_approve(message: dict[str, Any]) -> bool:
-    elements = [element for block in message.get("blocks", []) for element in block.get("elements", [])]
-    return any(isinstance(one, dict) and one.get("action_id") == APPROVE for one in elements)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

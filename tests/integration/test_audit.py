@@ -221,9 +221,7 @@ TAMPERING: dict[str, tuple[Work, tuple[int | None, int | None, Fault]]] = {
     "reason edited": (run("UPDATE approvals SET reason = 'no' WHERE id = 2"), (1, 3, Fault.DECISION)),
     "decision deleted": (run("DELETE FROM approvals WHERE id = 2"), (1, 3, Fault.DECISION)),
     "decision slipped in": (
-        run(
-            "INSERT INTO approvals (plan_id, plan_hash, user_id, decision) SELECT id, hash, 'E', 'reject' FROM plans"
-        ),
+        run("INSERT INTO approvals (plan_id, plan_hash, user_id, decision) SELECT id, hash, 'E', 'reject' FROM plans"),
         (1, None, Fault.DECISION),
     ),
     "plan changed under its decision": (

@@ -11,9 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 import migrations
-from bot.config import StoreSettings
-from bot.wiring.database import prepared
-from migrations.roles import APP_ROLE, AppLogin, Protection, protection, use_login, use_role
+from bot.config import Settings, StoreSettings
+from bot.doctor import examine
+from bot.wiring.database import TRIGGERS_ONLY, prepared
+from migrations.roles import APP_ROLE, AppLogin, Protection, protection, standing, use_login, use_role
 from migrations.runner import migrate
 from pipeline.adapters.postgres.pool import Connection, Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
@@ -173,12 +174,16 @@ async def test_with_one_url_the_bot_works_as_a_role_that_it_makes(database_dsn: 
     assert await app.fetchval("SELECT current_user::text") == role
     await app.execute("INSERT INTO trace (incident_id, kind, summary, data) VALUES (1, 'note', 'x', '{}')")
     await app.close()
+    assert await standing(owner) is Protection.OTHER_ROLE, "what doctor says of the plain URL"
     assert await prepared(database.url, StoreSettings()) == database, "a URL that was prepared stays what it is"
 
 
 async def test_who_may_not_make_a_role_is_told(database_dsn: str) -> None:
-    database = await prepared(await make_owner(database_dsn, "NOCREATEROLE"), StoreSettings())
-    assert database.protection is Protection.TRIGGERS
+    owner = await make_owner(database_dsn, "NOCREATEROLE")
+    database = await prepared(owner, StoreSettings())
+    assert (database.url, database.protection) == (owner, Protection.TRIGGERS)
+    said = [finding.said async for finding in examine(Settings(store=StoreSettings(database_url=SecretStr(owner))))]
+    assert TRIGGERS_ONLY in said
 
 
 async def test_with_two_urls_the_owner_migrates_and_the_bot_has_its_own_login(blank_database_dsn: str) -> None:

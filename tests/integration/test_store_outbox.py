@@ -216,7 +216,9 @@ async def test_a_row_is_tried_again_when_it_is_due(
     await add(store, incident.id, line("one"), line("two"))
     row = await taken(store)
     async with store.begin() as uow:
-        await uow.outbox.retry(row.id, delay_s=3600, error="e" * 1000, surely_not_sent=surely_not_sent)
+        await uow.outbox.retry(
+            row.id, attempt=row.attempts, delay_s=3600, error="e" * 1000, surely_not_sent=surely_not_sent
+        )
     assert await claim(store) is None, "the next line must not overtake it"
     assert await sql.fetchval("SELECT error FROM outbox WHERE id = $1", row.id) == "e" * 500
     await fall_due(sql)
@@ -231,7 +233,7 @@ async def test_a_dead_row_lets_the_next_one_pass(store: PostgresStore, sql: Conn
     await add(store, incident.id, line("one"), line("two"))
     row = await taken(store)
     async with store.begin() as uow:
-        await uow.outbox.dead(row.id, "not_in_channel")
+        await uow.outbox.dead(row.id, "not_in_channel", attempt=row.attempts)
     assert (await taken(store)).notice == line("two")
     async with store.begin() as uow:
         assert await uow.outbox.counts() == {"dead": 1, "pending": 1}
@@ -246,8 +248,8 @@ async def test_what_was_sent_stays_sent(store: PostgresStore, sql: Connection) -
     row = await taken(store)
     await done(store, row)
     async with store.begin() as uow:  # a worker that had been stopped for longer than its lease
-        await uow.outbox.retry(row.id, delay_s=0, error="late", surely_not_sent=True)
-        await uow.outbox.dead(row.id, "late")
+        await uow.outbox.retry(row.id, attempt=row.attempts, delay_s=0, error="late", surely_not_sent=True)
+        await uow.outbox.dead(row.id, "late", attempt=row.attempts)
     assert await states(sql) == ["done"]
     assert await claim(store) is None
 

@@ -107,9 +107,9 @@ def rehash(seq: int) -> str:
     return change("hash = trace_hash_2(previous, incident_id, seq, at, kind, summary, data)", f"= {seq}")
 
 
-FORGE = (
-    "INSERT INTO trace SELECT $1, 6, at, kind, 'forged', data, hash, 'x' FROM trace WHERE incident_id = $1 AND seq = 5"
-)
+FORGE = """
+INSERT INTO trace SELECT $1, 6, at, kind, 'forged', data, hash, 'x', 2 FROM trace WHERE incident_id = $1 AND seq = 5
+"""
 NO_HEAD = "DELETE FROM trace_heads WHERE incident_id = $1"
 TAMPERING: dict[str, tuple[int, list[str]]] = {
     "summary": (3, [change("summary = 'nothing happened'", "= 3")]),
@@ -119,13 +119,13 @@ TAMPERING: dict[str, tuple[int, list[str]]] = {
     "two rows": (2, [change("summary = 'x'", "IN (2, 4)")]),
     "rehashed": (4, [change("summary = 'x'", "= 3"), rehash(3)]),
     "last rehashed": (5, [change("summary = 'x'", "= 5"), rehash(5)]),
-    "first deleted": (2, [delete("= 1")]),
-    "middle deleted": (4, [delete("= 3")]),
+    "first deleted": (1, [delete("= 1")]),
+    "middle deleted": (3, [delete("= 3")]),
     "last deleted": (5, [delete("= 5")]),
     "tail deleted": (4, [delete(">= 4")]),
     "all deleted": (1, [delete("> 0")]),
     "tail and head deleted": (4, [delete(">= 4"), NO_HEAD]),
-    "renumbered": (4, [change("seq = 9", "= 3")]),
+    "renumbered": (3, [change("seq = 9", "= 3")]),
     "moved": (5, [change("incident_id = 999", "= 5")]),
     "forged tail": (6, [FORGE]),
     "forged and hashed tail": (6, [FORGE, rehash(6)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
+
+from bot.__main__ import main
 
 SECRET = "s3cret-password"
 AWAY = f"postgresql://sre:{SECRET}@127.0.0.1:1/sre"
@@ -106,6 +110,31 @@ def test_doctor_finds_everything_wrong_at_once(tmp_path: Path) -> None:
     for said in ("✅ packages", "❌ database", "❌ redis", "❌ slack", "nobody is paged", "❌ telemetry", "catalogue"):
         assert said in output
     assert SECRET not in output
+
+
+def test_the_trail_is_anchored_checked_and_handed_out(
+    tmp_path: Path, database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: four starts of Python would say no more."""
+    monkeypatch.chdir(tmp_path)
+    anchors = tmp_path / "anchors.jsonl"
+
+    def audit(*arguments: str) -> Result:
+        environ = {"DATABASE_URL": database_dsn, "SRE_ANCHOR_FILE": str(anchors)}
+        return CliRunner().invoke(main, ["audit", *arguments], env=environ)
+
+    assert "anchor 1: 0 chains changed since the last" in audit("anchor").output
+    checked = audit("verify")
+    assert (checked.exit_code, checked.output) == (
+        0,
+        "checked 1 chains, 1 entries, 0 decisions, 1 anchors: the trail holds\n",
+    )
+    anchors.unlink()
+    checked = audit("verify", "0", "--json")
+    assert (checked.exit_code, json.loads(checked.output)["defects"][0]["fault"]) == (1, "anchor file")
+    handed_out = audit("export", "INC-5")
+    assert (handed_out.exit_code, "INC-5 is not known here" in handed_out.output) == (2, True)
+    assert audit("verify", "nonsense").exit_code == 2
 
 
 def test_config_lists_every_setting_with_its_reason(tmp_path: Path) -> None:

@@ -49,9 +49,10 @@ def test_without_a_policy_it_takes_two_where_it_is_severe(tier: int, severity: S
     ("tier", "severity", "people", "users", "groups"),
     [
         (1, Severity.SEV2, 3, ("U0CTO",), ("S0LEADS",)),
-        (1, Severity.SEV4, 1, ("U0NIGHT",), ()),
+        (1, Severity.SEV4, 2, ("U0NIGHT",), ()),  # tier 1 takes two, whatever a rule says
+        (3, Severity.SEV4, 1, ("U0NIGHT",), ()),
         (4, Severity.SEV4, 1, ("U0NIGHT",), ()),
-        (4, Severity.SEV1, 1, ("U0ALICE",), ("S0SRE",)),
+        (4, Severity.SEV1, 2, ("U0ALICE",), ("S0SRE",)),
         (1, Severity.SEV3, 2, ("U0ALICE",), ("S0SRE",)),
         (2, Severity.SEV1, 2, ("U0ALICE",), ("S0SRE",)),
         (2, Severity.SEV3, 1, ("U0ALICE",), ("S0SRE",)),

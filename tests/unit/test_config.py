@@ -97,7 +97,7 @@ def test_people_and_groups_are_named_by_slacks_ids(name: str, text: str) -> None
 def test_reminders_are_a_list_of_seconds() -> None:
     assert load({}, None).guard.remind_after_s == (300.0, 900.0)
     assert load({"SRE_REMIND_AFTER_S": "60, 120"}, None).guard.remind_after_s == (60.0, 120.0)
-    with pytest.raises(ConfigurationError, match="^SRE_REMIND_AFTER_S: "):
+    with pytest.raises(ConfigurationError, match=r"^SRE_REMIND_AFTER_S: "):
         load({"SRE_REMIND_AFTER_S": "60,-1"}, None)
 
 

@@ -1,4 +1,4 @@
-"""The image and the manifests that are shipped: who it runs as, what it may write, what it needs. No container is built."""
+"""The image and the manifests that are shipped: who it runs as, what it may write. No container is built."""
 
 from __future__ import annotations
 

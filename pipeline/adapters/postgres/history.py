@@ -94,7 +94,8 @@ class PostgresHistory:
             """SELECT e.id, e.state,
                       extract(epoch FROM clock_timestamp() - coalesce(e.applied_at, e.created_at))::float8 AS ago_s
                FROM executions e JOIN plans p ON p.id = e.plan_id JOIN incidents i ON i.id = e.incident_id
-               WHERE e.target_uid = $1 AND e.kind = 'apply' AND e.state IN ('not_verified', 'inconclusive')
+               WHERE e.target_uid = $1 AND e.kind = 'apply'
+                 AND (e.state IN ('not_verified', 'inconclusive') OR e.canary_verdict = 'worse')
                  AND p.action ->> 'kind' = $2 AND i.fingerprint = $3 AND e.plan_id IS DISTINCT FROM $4
                ORDER BY e.id DESC LIMIT 1""",
             target_uid,

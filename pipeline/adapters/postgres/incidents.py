@@ -168,8 +168,9 @@ class PostgresIncidents:
         )
         return frozenset(SeriesKey(ServiceName(row["service"]), Signal(row["signal"]), row["instance"]) for row in rows)
 
-    async def attach(self, incident_id: IncidentId, anomaly: Anomaly) -> bool:
-        new = await self._connection.fetchval(
+    async def attach(self, incident_id: IncidentId, *anomalies: Anomaly) -> Sequence[Anomaly]:
+        # Sent together: in a storm there are thousands of them, and each answer would be waited for.
+        rows = await self._connection.fetchmany(
             """INSERT INTO anomalies (incident_id, kind, service, signal, instance, started_at, seen_at, value, peak,
                                       expected, sigma, threshold, breach_above, change)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
@@ -179,23 +180,28 @@ class PostgresIncidents:
                    seen_at = excluded.seen_at, value = excluded.value, cleared_at = NULL,
                    peak = CASE WHEN anomalies.breach_above THEN greatest(anomalies.peak, excluded.peak)
                                ELSE least(anomalies.peak, excluded.peak) END
-               RETURNING xmax = 0""",
-            incident_id,
-            anomaly.kind.value,
-            anomaly.key.service,
-            anomaly.key.signal.value,
-            anomaly.key.instance,
-            anomaly.started_at,
-            anomaly.seen_at,
-            anomaly.value,
-            anomaly.peak,
-            anomaly.expected,
-            anomaly.sigma,
-            anomaly.bound.threshold,
-            anomaly.bound.breach_above,
-            CHANGE.dump_python(anomaly.change, mode="json") if anomaly.change is not None else None,
+               RETURNING xmax = 0 AS new""",
+            [
+                (
+                    incident_id,
+                    one.kind.value,
+                    one.key.service,
+                    one.key.signal.value,
+                    one.key.instance,
+                    one.started_at,
+                    one.seen_at,
+                    one.value,
+                    one.peak,
+                    one.expected,
+                    one.sigma,
+                    one.bound.threshold,
+                    one.bound.breach_above,
+                    CHANGE.dump_python(one.change, mode="json") if one.change is not None else None,
+                )
+                for one in anomalies
+            ],
         )
-        return bool(new)
+        return [one for one, row in zip(anomalies, rows, strict=True) if row["new"]]
 
     async def clear(self, incident_id: IncidentId, keys: Sequence[SeriesKey]) -> int:
         status: str = await self._connection.execute(

@@ -62,7 +62,8 @@ class PostgresOutbox:
             notice = _NOTICE.validate_python(row["payload"])
         except ValidationError as error:
             # Written by a newer version, or by hand: set aside, so that it holds nobody up.
-            await self.dead(OutboxId(row["id"]), f"not understood: {error.error_count()} problems in the payload")
+            said = f"not understood: {error.error_count()} problems in the payload"
+            await self.dead(OutboxId(row["id"]), said, attempt=row["attempts"])
             return None
         return OutboxRow(
             id=OutboxId(row["id"]),
@@ -95,24 +96,28 @@ class PostgresOutbox:
             outbox_id,
         )
 
-    async def retry(self, outbox_id: OutboxId, *, delay_s: float, error: str, surely_not_sent: bool) -> None:
+    async def retry(
+        self, outbox_id: OutboxId, *, attempt: int, delay_s: float, error: str, surely_not_sent: bool
+    ) -> None:
         await self._connection.execute(
             """UPDATE outbox SET lease_until = NULL, error = $3,
                       available_at = clock_timestamp() + make_interval(secs => $2),
                       attempted_at = CASE WHEN $4 THEN NULL ELSE attempted_at END
-               WHERE id = $1 AND state = 'pending'""",
+               WHERE id = $1 AND state = 'pending' AND attempts = $5""",
             outbox_id,
             delay_s,
             error[:500],
             surely_not_sent,
+            attempt,
         )
 
-    async def dead(self, outbox_id: OutboxId, error: str) -> None:
+    async def dead(self, outbox_id: OutboxId, error: str, *, attempt: int) -> None:
         await self._connection.execute(
             """UPDATE outbox SET state = 'dead', lease_until = NULL, error = $2
-               WHERE id = $1 AND state = 'pending'""",
+               WHERE id = $1 AND state = 'pending' AND attempts = $3""",
             outbox_id,
             error[:500],
+            attempt,
         )
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
