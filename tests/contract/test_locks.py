@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.adapters.etcd import locks as etcd_locks
 from pipeline.adapters.etcd.locks import EtcdLocks
 from pipeline.adapters.memory.locks import MemoryLocks
 from pipeline.adapters.redis.locks import RedisLocks
@@ -28,7 +29,8 @@ def etcd() -> Iterator[EtcdServer]:
 
 
 @pytest.fixture(params=["memory", "redis", "etcd"])
-async def agents(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+async def agents(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+    monkeypatch.setattr(etcd_locks, "ANSWER_TIMEOUT_S", DEADLINE_S)  # a shared machine has slow moments
     async with AsyncExitStack() as stack:
         if request.param == "memory":
             alone = MemoryLocks()

@@ -429,7 +429,7 @@ def always(step: Step) -> Twist:
 UNUSABLE: dict[str, tuple[str, list[Twist], float, str, int]] = {
     "refusal": ("anthropic", [always(Say("I will not.", stop="refusal"))], PATIENCE_S, "declined", 0),
     "overload": ("anthropic", [always(Fail(529, "overloaded_error", SOON))] * 2, PATIENCE_S, "overloaded (529)", 0),
-    "limit": ("responses", [always(Fail(429, "rate_limit_exceeded", SOON))] * 2, PATIENCE_S, "to wait (429)", 0),
+    "limit": ("responses", [always(Fail(429, "rate_limit_exceeded", SOON))] * 2, PATIENCE_S, "(429)", 0),
     "garbage": ("completions", [always(GARBAGE)] * 2, PATIENCE_S, "not complete JSON", 1),
     "truncated": ("anthropic", [as_it_is, cut, cut], PATIENCE_S, "not complete JSON", 1),
     "twice": ("responses", [as_it_is, twice, twice], PATIENCE_S, "a key stands twice", 1),

@@ -306,7 +306,8 @@ async def test_a_node_has_memory_and_cpu(source: PrometheusSource) -> None:
     node = ("node-exporter", "node-exporter-1")
 
     def holds(reading: Reading) -> bool:
-        return of(reading, Signal.CPU_RATIO).get(node) == pytest.approx(0.5, abs=0.1)
+        known = node in of(reading, Signal.MEMORY_RATIO)
+        return known and of(reading, Signal.CPU_RATIO).get(node) == pytest.approx(0.5, abs=0.1)
 
     seen = await reading(source, holds)
     assert of(seen, Signal.MEMORY_RATIO)[node] == pytest.approx(0.75)
