@@ -1,4 +1,4 @@
-"""The detectors as a small public API; ``pipeline/README.md`` shows how each is used.
+"""The detectors as a small public API; ``pipeline/domain/detection/README.md`` shows how each is used.
 
 They are the ones that run in the bot: what is measured of them here holds there. Pure: no clock, no files, no network.
 """

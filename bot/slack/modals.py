@@ -71,7 +71,7 @@ def register(app: AsyncApp, front: Front) -> None:
     async def rejected(ack: AsyncAck, body: dict[str, Any]) -> None:
         sent = Submission.model_validate(body)
         token = parse_token(sent.view.private_metadata)
-        reason = sent.typed(names.REASON_BLOCK)
+        reason = redact(sent.typed(names.REASON_BLOCK))  # kept with the decision, word for word
         if not token:
             await _complain(ack, "This window is from an older version: reject on the card.")
             return

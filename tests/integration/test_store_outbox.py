@@ -259,3 +259,17 @@ async def test_an_unknown_row_is_no_fault(store: PostgresStore) -> None:
         await uow.outbox.done(OutboxId(99))
         assert not await uow.outbox.keep(OutboxId(99), worker="one", lease_s=60)
         assert await uow.outbox.counts() == {}
+
+
+async def test_what_was_sent_long_ago_is_forgotten_and_what_waits_or_was_set_aside_is_not(
+    store: PostgresStore, sql: Connection
+) -> None:
+    async with store.begin() as uow:
+        for topic in ("sent", "waits", "set aside"):
+            await uow.outbox.add(None, BusNotice(topic=topic, fields={"n": "1"}))
+    for topic, state in (("sent", "done"), ("set aside", "dead")):
+        await sql.execute("UPDATE outbox SET state = $2 WHERE payload ->> 'topic' = $1", topic, state)
+    await sql.execute("UPDATE outbox SET done_at = created_at - interval '2 hours' WHERE state = 'done'")
+    async with store.begin() as uow:
+        await uow.telemetry.prune(keep_s=3600)
+        assert dict(await uow.outbox.counts()) == {"pending": 1, "dead": 1}

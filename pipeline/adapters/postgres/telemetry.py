@@ -185,6 +185,10 @@ class PostgresTelemetry:
                 f"DELETE FROM {table} WHERE at < clock_timestamp() - make_interval(secs => $1)",  # noqa: S608 - constants
                 keep_s,
             )
+        await self._connection.execute(
+            "DELETE FROM outbox WHERE state = 'done' AND done_at < clock_timestamp() - make_interval(secs => $1)",
+            keep_s,
+        )
         # A replica's name seldom comes back, a service's does: what a service is like is kept for good.
         await self._connection.execute(
             "DELETE FROM baselines WHERE instance <> '' AND updated_at < clock_timestamp() - interval '7 days'"
