@@ -253,11 +253,13 @@ async def _whoami(front: Front, asked: Asked) -> Answer:
 
 def _approving(rules: Sequence[ApprovalRule], why_not: Sequence[str]) -> str:
     """For which tiers and severities a person may approve."""
-    whys = dict(zip(rules, why_not, strict=True))
-    granted = {
-        tier: [severity.value for severity in Severity if not whys[choose_rule(rules, tier, severity)]]
-        for tier in TIERS
-    }
+    whys = {(rule.users, rule.groups): why for rule, why in zip(rules, why_not, strict=True)}
+
+    def may(tier: int, severity: Severity) -> bool:
+        rule = choose_rule(rules, tier, severity)
+        return not whys[rule.users, rule.groups]
+
+    granted = {tier: [severity.value for severity in Severity if may(tier, severity)] for tier in TIERS}
     if not any(granted.values()):
         return f"🔒 You may not approve: {sentence(why_not[-1])}."
     if all(len(granted[tier]) == len(Severity) for tier in TIERS):
