@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 UPDATE_EVERY_S = 2.0
 """One card is updated no more often; what happens in between is in the next update."""
-POST_EVERY_S = 1.0
+POST_EVERY_S = 1.05
 """Posts to one channel, its threads among them: Slack takes about one a second, and answers more with 429.
 https://docs.slack.dev/apis/web-api/rate-limits"""
 LOOK_BACK_S = 120.0
