@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import read_facts
@@ -142,7 +143,7 @@ class Decider:
             await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.APPROVED)
             if not await uow.executions.create(plan, "apply", plan.action):
                 raise _Taken("another action on this target was started just now")
-            moved = await advance(
+            await _advance(
                 uow,
                 incident,
                 IncidentState.MITIGATING,
@@ -150,8 +151,6 @@ class Decider:
                 entries=[entry, guardrail_entry("at the click", result)],
                 notices=[line(f"✅ approved by <@{user}>: {describe_action(plan.action)}")],
             )
-            if moved is None:
-                raise _Taken(_MOVED_ON)
         return DecisionResult(DecisionOutcome.ACCEPTED, "Approved; it is being carried out.")
 
     async def reject(self, plan_id: PlanId, user: SlackUserId, reason: str) -> DecisionResult:
@@ -224,7 +223,7 @@ class Decider:
         )
         why = f"firing → cleared: {cleared}"
         await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.SUPERSEDED)
-        moved = await advance(
+        await _advance(
             uow,
             case.incident,
             IncidentState.SELF_RECOVERED,
@@ -241,8 +240,6 @@ class Decider:
                 ThreadNotice(part=ThreadPart.SUMMARY),
             ],
         )
-        if moved is None:
-            raise _Taken(_MOVED_ON)
         return DecisionResult(
             DecisionOutcome.OVER, f"Not carried out, every alert has cleared ({why}). Nothing was changed."
         )
@@ -265,7 +262,7 @@ class Decider:
         )
         await uow.plans.save_guardrails(plan.id, result)
         await uow.plans.move(plan.id, PlanState.PROPOSED, PlanState.SUPERSEDED)
-        moved = await advance(
+        await _advance(
             uow,
             incident,
             IncidentState.DIAGNOSING,
@@ -273,8 +270,6 @@ class Decider:
             entries=[guardrail_entry("at the click", result), denied],
             notices=[line(f"🔁 Not carried out for <@{user}>, the target has changed: {what}. Looking again.")],
         )
-        if moved is None:
-            raise _Taken(_MOVED_ON)
         return DecisionResult(
             DecisionOutcome.CHANGED, f"Not carried out, the target has changed: {what}. A new proposal follows."
         )
@@ -305,6 +300,20 @@ async def _not_again(uow: UnitOfWork, plan: Plan, user: SlackUserId, why: str) -
     entry = TraceEntry(TraceKind.DENIED, f"approval by {user} refused: {why}", {"plan": plan.id, "user": user})
     await uow.trace.add(plan.incident_id, entry)
     return DecisionResult(DecisionOutcome.SAME_PERSON, why)
+
+
+async def _advance(
+    uow: UnitOfWork,
+    incident: Incident,
+    to: IncidentState,
+    *,
+    outcome: str,
+    entries: Sequence[TraceEntry],
+    notices: Sequence[ThreadNotice],
+) -> None:
+    """As ``advance``; rolls the decision back when somebody else moved the incident first."""
+    if await advance(uow, incident, to, outcome=outcome, entries=entries, notices=notices) is None:
+        raise _Taken(_MOVED_ON)
 
 
 async def _observe_in_time(target: Target, ref: TargetRef) -> TargetState | None:

@@ -57,14 +57,7 @@ class Reminder:
             waits = f"⏰ Waiting for a decision for {_span(after_s)}"
             wanted = f"{missing} more {'person has' if missing == 1 else 'people have'} to approve"
             text = f"{waits}, {wanted}. {_called(rule, given)}".rstrip()
-            entry = TraceEntry(TraceKind.NOTE, f"reminded after {after_s:g} s", {"plan": plan.id, "after_s": after_s})
-            await record(
-                uow,
-                incident.id,
-                entries=[entry],
-                notices=[ThreadNotice(part=ThreadPart.REMINDER, text=text)],
-                redraw=False,
-            )
+            await _say(uow, plan, text, f"reminded after {after_s:g} s", after_s)
         return True
 
     async def _escalate(self, plan: Plan) -> bool:
@@ -77,14 +70,7 @@ class Reminder:
             if not await tell_pager(uow, incident.id, "trigger", reason=reason):
                 return False
             text = f"📟 {reason[:1].upper()}{reason[1:]}: whoever is on call is paged."
-            entry = TraceEntry(TraceKind.NOTE, f"paged: {reason}", {"plan": plan.id, "after_s": after_s})
-            await record(
-                uow,
-                incident.id,
-                entries=[entry],
-                notices=[ThreadNotice(part=ThreadPart.REMINDER, text=text)],
-                redraw=False,
-            )
+            await _say(uow, plan, text, f"paged: {reason}", after_s)
         return True
 
     async def _first(self, uow: UnitOfWork, plan: Plan, what: str) -> Incident | None:
@@ -93,6 +79,12 @@ class Reminder:
             return None
         incident = await uow.incidents.get(plan.incident_id)
         return incident if incident is not None and incident.state is IncidentState.AWAITING_DECISION else None
+
+
+async def _say(uow: UnitOfWork, plan: Plan, text: str, summary: str, after_s: float) -> None:
+    entry = TraceEntry(TraceKind.NOTE, summary, {"plan": plan.id, "after_s": after_s})
+    notice = ThreadNotice(part=ThreadPart.REMINDER, text=text)
+    await record(uow, plan.incident_id, entries=[entry], notices=[notice], redraw=False)
 
 
 def _span(seconds: float) -> str:

@@ -45,6 +45,7 @@ from pipeline.stages.desk import Desk
 from pipeline.stages.settings import LoopSettings
 from tests.builders import make_target
 from tests.databases import open_directory
+from tests.serving import serving
 from tests.stored import Waiting, awaiting
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", "120"))
@@ -116,19 +117,6 @@ async def slack_answers(request: web.Request) -> web.Response:
     if method == "usergroups.users.list":
         return web.json_response({"ok": True, "users": PEOPLE})
     return web.json_response({"ok": True, "message_ts": "1.1", "view": {"id": "V1"}})
-
-
-@asynccontextmanager
-async def serving(add: Callable[[web.Application], None]) -> AsyncIterator[str]:
-    app = web.Application()
-    add(app)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager

@@ -235,11 +235,7 @@ def i3_one_truth(history: History) -> list[str]:
 def i4_intent_first(history: History) -> list[str]:
     """No change without an earlier committed intent; nothing is changed while the trail cannot be written."""
     found = []
-    intents = {
-        (str(row.data.get("execution")), row.data.get("step"), row.data.get("fence")): row.at
-        for row in history.trail
-        if row.kind == "execution" and "dispatched" in row.summary and "fence" in row.data
-    }
+    intents = _intents(history)
     for one in history.requests:
         committed = intents.get((one.execution_id, one.step, one.fence))
         where = f"step {one.step} of execution {one.execution_id} under fence {one.fence}"
@@ -256,11 +252,7 @@ def i4_intent_first(history: History) -> list[str]:
 def i5_limits_hold(history: History) -> list[str]:
     """Kill switch, budgets and caps are never exceeded."""
     found = []
-    intents = {
-        (str(row.data.get("execution")), row.data.get("step"), row.data.get("fence")): row.at
-        for row in history.trail
-        if row.kind == "execution" and "dispatched" in row.summary and "fence" in row.data
-    }
+    intents = _intents(history)
     for one in history.requests:
         at = intents.get((one.execution_id, one.step, one.fence), one.at)
         for switch in history.switches:
@@ -343,3 +335,12 @@ def violations(history: History) -> dict[str, list[str]]:
     """Invariant → what it found, for those that found something."""
     found = {name: check(history) for name, check in INVARIANTS.items()}
     return {name: sentences for name, sentences in found.items() if sentences}
+
+
+def _intents(history: History) -> dict[tuple[str, object, object], datetime]:
+    """When each call's intent was committed, by execution, step and fence, as the trail tells."""
+    return {
+        (str(row.data.get("execution")), row.data.get("step"), row.data.get("fence")): row.at
+        for row in history.trail
+        if row.kind == "execution" and "dispatched" in row.summary and "fence" in row.data
+    }

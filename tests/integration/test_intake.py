@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.domain.ids import ServiceName
 from pipeline.ports.bus import BusEvent
 from pipeline.ports.trail import SYSTEM
 from pipeline.stages.intake import TOPIC, Intake
+from tests.serving import serving
 from tests.stored import opened
 
 TOKEN = "a-token-of-the-pipelines"
@@ -76,28 +78,20 @@ class Outside:
 async def outside(store: PostgresStore, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Outside]:
     monkeypatch.setattr(redis_bus, "_BLOCK_MS", 20)
     bus = RedisBus(redis_url)
-    async with serving(Door(bus, TOKEN)) as url:
+    async with at_the_door(bus, TOKEN) as url:
         yield Outside(url, bus, Intake(store, bus, redact, worker="one"), store)
     await bus.close()
 
 
-class serving:
-    """The door alone, on a free port."""
+def at_the_door(bus: RedisBus, token: str | None) -> AbstractAsyncContextManager[str]:
+    """The URL of the door alone."""
+    door = Door(bus, token)
 
-    def __init__(self, door: Door) -> None:
-        app = web.Application(client_max_size=1_000_000)
+    def add(app: web.Application) -> None:
         app.router.add_post("/intake/changes", door.changes)
         app.router.add_post("/intake/alerts", door.alerts)
-        self._runner = web.AppRunner(app, access_log=None)
 
-    async def __aenter__(self) -> str:
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0]
-        return f"http://{host}:{port}"
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+    return serving(add)
 
 
 class Impatient:
@@ -212,7 +206,7 @@ async def test_nobody_else_comes_in(outside: Outside, path: str, headers: dict[s
 
 
 async def test_without_a_token_the_door_is_shut(outside: Outside) -> None:
-    async with serving(Door(outside.bus, None)) as url:
+    async with at_the_door(outside.bus, None) as url:
         shut = Outside(url, outside.bus, outside.intake, outside.store)
         assert await shut.post("changes", CHANGE, Authorization="Bearer ") == (
             403,
@@ -250,7 +244,7 @@ async def test_bad_input_is_named_and_nothing_of_it_is_taken(
 
 async def test_a_bus_that_is_away_asks_to_be_told_again(outside: Outside, tmp_path: Any) -> None:
     away = RedisBus(f"unix://{tmp_path}/nobody.sock")
-    async with serving(Door(away, TOKEN)) as url:
+    async with at_the_door(away, TOKEN) as url:
         status, said = await Outside(url, away, outside.intake, outside.store).trusted("changes", CHANGE)
     assert (status, "send it again" in said) == (503, True)
     await away.close()

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -49,6 +50,7 @@ from tests.injection.outcome import outcome
 from tests.integration.test_intake import ALERT, Outside
 from tests.integration.test_slack_decisions import CHANNEL, SETTINGS, TEAM, Room
 from tests.scenario.test_slack_http import headers
+from tests.serving import serving
 from tests.slack_stage import SIGNING_SECRET
 
 SECRET = "ghp_" + "a1B2" * 9
@@ -65,23 +67,14 @@ def desk_of(room: Room) -> Desk:
     )  # fmt: skip
 
 
-class serving:
-    """Handlers of POST, each at its path."""
+def handling(**handlers: Any) -> AbstractAsyncContextManager[str]:
+    """The URL of a server with each handler at the path of its name."""
 
-    def __init__(self, **handlers: Any) -> None:
-        app = web.Application()
+    def add(app: web.Application) -> None:
         for name, handler in handlers.items():
             app.router.add_route("*", f"/{name}" + ("/{method}" if name == "api" else ""), handler)
-        self._runner = web.AppRunner(app, access_log=None)
 
-    async def __aenter__(self) -> str:
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0]
-        return f"http://{host}:{port}"
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+    return serving(add)
 
 
 @dataclass
@@ -101,7 +94,7 @@ class Slack:
 @pytest.fixture
 async def slack() -> AsyncIterator[tuple[Slack, str]]:
     recorded = Slack()
-    async with serving(api=recorded.answer) as url:
+    async with handling(api=recorded.answer) as url:
         yield recorded, f"{url}/api/"
 
 
@@ -138,7 +131,7 @@ async def test_forged_or_replayed_slack_request(room: Room) -> None:
         {**genuine, "X-Slack-Signature": "é"},
         {"Content-Type": genuine["Content-Type"]},
     ]
-    async with serving(one=replicas[0], two=replicas[1]) as url, aiohttp.ClientSession() as http:
+    async with handling(one=replicas[0], two=replicas[1]) as url, aiohttp.ClientSession() as http:
 
         async def post(path: str, sent: dict[str, str]) -> int:
             async with http.post(f"{url}/{path}", data=body, headers=sent) as answer:
@@ -365,7 +358,7 @@ async def test_knowledge_ingest_by_url() -> None:
             raise web.HTTPFound("http://169.254.169.254/latest/meta-data")
         return web.Response(text="# Runbook", content_type="text/markdown")
 
-    async with serving(page=page, away=page) as url:
+    async with handling(page=page, away=page) as url:
 
         async def read(path: str, guard: HostGuard) -> None:
             source = WebSource(f"{url}/{path}", guard, timeout_s=10.0)
