@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.anomaly import DetectionSettings
 from pipeline.domain.catalogue import Catalogue, Service
 from pipeline.domain.errors import PermanentError
 from pipeline.domain.lifecycle import IncidentState
 from pipeline.ports.clock import SystemClock
+from pipeline.ports.trail import SYSTEM
 from pipeline.stages.desk import Desk
 from pipeline.stages.detect import Detector
 from pipeline.stages.settings import LoopSettings
@@ -66,3 +68,15 @@ async def test_an_environment_in_which_an_incident_is_open_can_be_stopped(desk: 
     assert "second person" in await desk.resume("env:demo", "over", ALICE)
     assert "released" in await desk.resume("env:demo", "over", BOB), "although nothing is known of it any more"
     assert "No kill switch is engaged for all" in await desk.resume("all", "over", BOB)
+
+
+async def test_no_incident_that_cannot_be_read_keeps_the_switch_from_holding(
+    desk: Desk, store: PostgresStore, sql: Connection
+) -> None:
+    """Such as one that a newer version wrote while this replica still runs."""
+    execution = await execution_of(store, await approved(store))
+    await sql.execute("UPDATE executions SET target = '{}' WHERE id = $1", execution.id)
+    await desk.kill("all", "stop everything", ALICE)
+    assert await scopes(store) == ["all"]
+    async with store.begin() as uow:
+        assert any("kill switch on for all" in one.entry.summary for one in await uow.trace.read(SYSTEM))

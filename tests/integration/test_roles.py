@@ -108,6 +108,18 @@ async def test_what_it_adds_is_numbered_dated_and_hashed_by_the_database(app: Co
     assert await app.fetchval("SELECT count(*) FROM pg_temp.trace_heads") == 0, "nothing of the session's is looked at"
 
 
+async def test_the_trails_triggers_cannot_be_borrowed_for_a_table_of_its_own(app: Connection, sql: Connection) -> None:
+    """They run as the owner: on another table they would move heads."""
+    heads = await sql.fetch("SELECT * FROM trace_heads ORDER BY incident_id")
+    await app.execute("CREATE TEMP TABLE mine (LIKE public.trace)")
+    for function in ("trace_chain", "approval_to_trail"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app.execute(
+                f"CREATE TRIGGER borrowed BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION public.{function}()"
+            )
+    assert await sql.fetch("SELECT * FROM trace_heads ORDER BY incident_id") == heads
+
+
 async def test_it_can_do_the_rest_of_its_work(app: Connection, sql: Connection) -> None:
     owned = await sql.fetch(
         """SELECT relname::text AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'

@@ -273,3 +273,22 @@ async def test_what_was_sent_long_ago_is_forgotten_and_what_waits_or_was_set_asi
     async with store.begin() as uow:
         await uow.telemetry.prune(keep_s=3600)
         assert dict(await uow.outbox.counts()) == {"pending": 1, "dead": 1}
+
+
+async def test_a_worker_whose_row_was_taken_over_changes_nothing_of_the_later_attempt(
+    store: PostgresStore, sql: Connection
+) -> None:
+    incident = await opened(store)
+    await add(store, incident.id, line("one"))
+    stopped = await taken(store, "stopped")
+    await lapse(sql, "outbox")
+    later = await taken(store, "later")
+    assert later.id == stopped.id
+    async with store.begin() as uow:
+        await uow.outbox.retry(stopped.id, attempt=stopped.attempts, delay_s=0, error="late", surely_not_sent=True)
+        await uow.outbox.dead(stopped.id, "late", attempt=stopped.attempts)
+    assert await claim(store) is None, "the later one still sends it"
+    assert await states(sql) == ["pending"]
+    async with store.begin() as uow:
+        await uow.outbox.dead(later.id, "refused", attempt=later.attempts)
+    assert await states(sql) == ["dead"]
