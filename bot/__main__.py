@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.ports.store import Store
 
 Decision = Literal["approve", "reject", "ignore"]
-FAULTS = ("memory-leak", "slow", "bad-deploy", "disk-fill", "cert-expiry")
+FAULTS = ("memory-leak", "slow", "bad-deploy", "disk-fill", "cert-expiry", "wrong-fix")
 PAGE_PORT = 8080
 ROOMY = "/var/tmp"  # noqa: S108 # nosec B108
 """Where a temporary PostgreSQL has room; /tmp is often memory."""

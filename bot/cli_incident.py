@@ -31,7 +31,8 @@ def add_commands(main: click.Group, settings: Callable[[], Settings], run: Run) 
 
 async def _dry_run(settings: Settings, incident_id: IncidentId) -> None:
     from bot.catalogue import CatalogueFile
-    from bot.wiring import loop_settings_of, registry_of, store_of
+    from bot.wiring import loop_settings_of, store_of
+    from bot.wiring.targets import registry_of
     from pipeline.stages.dry_run import dry_run
 
     catalogue = CatalogueFile(settings.telemetry.catalogue).current()

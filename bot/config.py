@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 from bot.config_guard import GuardSettings
 from bot.config_model import KnowledgeSettings, ModelSettings
+from bot.config_targets import TargetSettings
 from bot.config_telemetry import TelemetrySettings
 from bot.config_types import Group, Positive, Ratio, Variable
 from pipeline.domain.approval import UserIdText
@@ -148,16 +149,6 @@ def _in_time(tuning: VerificationTuning) -> VerificationTuning:
             " or no action could ever be found to have helped"
         )
     return tuning
-
-
-class TargetSettings(Group):
-    local_url: Annotated[str, Variable("SRE_LOCAL_TARGET_URL", "URL", "control API of a local process supervisor")] = ""
-    kubernetes_namespaces: Annotated[
-        tuple[str, ...], Variable("SRE_KUBERNETES_NAMESPACES", "names, comma-separated", "where actions are allowed")
-    ] = ()
-    kubernetes_context: Annotated[
-        str, Variable("SRE_KUBERNETES_CONTEXT", "text", "context of the kubeconfig; empty: in-cluster or current")
-    ] = ""
 
 
 class RuntimeSettings(Group):

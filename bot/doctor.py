@@ -19,11 +19,12 @@ import pipeline
 from bot.catalogue import load_catalogue
 from bot.config import Settings
 from bot.slack.client import identify, make_client
-from bot.wiring import loop_settings_of, open_bus, registry_of
+from bot.wiring import loop_settings_of, open_bus
 from bot.wiring.database import TRIGGERS_ONLY
 from bot.wiring.knowledge import tried_models, why_no_prose
 from bot.wiring.models import model_notes, why_no_author, why_no_reviewer
 from bot.wiring.paging import NO_PAGER
+from bot.wiring.targets import registry_of
 from bot.wiring.telemetry import sources_of
 from migrations.roles import Protection, standing
 from migrations.runner import MigrationError, check

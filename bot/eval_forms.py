@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from pipeline.domain.action import MAX_REPLICAS, Name
 from pipeline.domain.activity import ActivityKind
 from pipeline.domain.catalogue import Service
 from pipeline.domain.changes import ChangeKind
 from pipeline.domain.diagnosis import Category, Conclusion
-from pipeline.domain.plan import MAX_REPLICAS, Name
 from pipeline.domain.recording import Part
 from pipeline.domain.severity import Severity
 

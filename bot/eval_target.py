@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bot.eval_forms import TargetFile
+from pipeline.domain.action import Action, Operation
+from pipeline.domain.action_words import describe_action
+from pipeline.domain.capability import Declaration, Offer, RightCheck
 from pipeline.domain.catalogue import Service, WorkloadAddress
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.plan import (
-    Action,
-    InstanceState,
-    Operation,
-    TargetRef,
-    TargetState,
-    describe_action,
-)
+from pipeline.domain.plan import InstanceState, TargetRef, TargetState
 from pipeline.ports.targets import Target, Targets
 
 _NEVER = "a recorded case is never acted on"
@@ -33,6 +29,17 @@ class RecordedTargets(Targets, Target):
             for name, entry in services.items()
             if entry.target is not None and name in targets
         }
+
+    def platforms(self) -> tuple[str, ...]:
+        return (self.platform,)
+
+    def declares(self) -> Declaration:
+        """What the demo's platform offers: a case is answered as it would be there."""
+        offers = (Offer("restart", False, (), ""), Offer("scale", True, (), ""))
+        return Declaration(offers, ("what was recorded",), ())
+
+    async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
+        raise PermanentError(_NEVER)
 
     def for_platform(self, platform: str) -> Target:
         del platform

@@ -25,6 +25,7 @@ from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Diagnoser
 from pipeline.stages.intake import Intake
 from pipeline.stages.observe import Observer
+from pipeline.stages.reconsider import Reconsiderer
 from pipeline.stages.remind import Reminder
 from pipeline.stages.replicas import READ_EVERY_S, ReplicaWatch
 from pipeline.stages.verify import Verifier
@@ -53,6 +54,7 @@ class Stages:
     verifier: Verifier
     decider: Decider
     reminder: Reminder
+    reconsiderer: Reconsiderer
     replicas: ReplicaWatch
     runner: Runner
     recovery: Recovery
@@ -96,6 +98,7 @@ class Runtime:
         self._ticker.every(min(self._interval_s, 2.0), "verify", self._verify)
         self._ticker.every(5.0, "expire", self._expire)
         self._ticker.every(5.0, "remind", self._remind)
+        self._ticker.every(5.0, "reconsider", self._reconsider)
         self._ticker.every(READ_EVERY_S, "replicas", self._replicas)
         self._ticker.every(HOUSEKEEPING_S, "prune", self._prune)
         self._ticker.every(ANCHOR_CHECK_S, "anchor", self._anchor)
@@ -152,6 +155,11 @@ class Runtime:
     async def _remind(self, others_ran: bool) -> None:
         del others_ran
         if await self._stages.reminder.run():
+            await self._wake_up()
+
+    async def _reconsider(self, others_ran: bool) -> None:
+        del others_ran
+        if await self._stages.reconsiderer.run():
             await self._wake_up()
 
     async def _replicas(self, others_ran: bool) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from executors.ledger import Ledger
+from pipeline.domain.action import RestartInstance
 from pipeline.domain.canary import COMPARED, CanaryVerdict, Judgement, Observed, judge
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.execution import Execution, SeenInstance, Step
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.plan import RestartInstance, TargetState
+from pipeline.domain.plan import TargetState
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from pipeline.ports.executions import NOT_OURS
 from pipeline.ports.store import Store

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from executors.rollback import order_rollback
+from pipeline.domain.action_words import describe_operation
 from pipeline.domain.canary import CanaryVerdict, Judgement
-from pipeline.domain.execution import Execution, Intent, SeenInstance, Step, StoodBefore, change_of_replicas, has_canary
+from pipeline.domain.execution import Execution, Intent, SeenInstance, Step, StoodBefore, has_canary
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
-from pipeline.domain.plan import (
-    Operation,
-    RestartInstance,
-)
 from pipeline.domain.trace import TraceEntry, TraceKind
+from pipeline.domain.undo import put_back
 from pipeline.ports.clock import Clock
 from pipeline.ports.executions import TAKEN_OVER
 from pipeline.ports.store import Store, UnitOfWork
@@ -43,7 +41,7 @@ class Ledger:
             await self._note(
                 uow,
                 execution,
-                f"step {step.number} of {len(execution.steps)} dispatched: {describe(step.operation)}",
+                f"step {step.number} of {len(execution.steps)} dispatched: {describe_operation(step.operation)}",
                 step=step.number,
                 fence=intent.fence,
                 generation=intent.generation,
@@ -54,7 +52,7 @@ class Ledger:
 
     async def step_applied(self, execution: Execution, step: Step, detail: str) -> bool:
         """The target shows the step. False when the fence is lost."""
-        said = f"{describe(step.operation)}: {detail}"
+        said = f"{describe_operation(step.operation)}: {detail}"
         async with self._store.begin() as uow:
             if not await uow.executions.step_applied(execution.id, execution.fence, step.number, detail):
                 return False
@@ -71,7 +69,11 @@ class Ledger:
         number = await uow.executions.begin_batch(execution.id, execution.fence, [step.number for step in steps])
         if number and len(execution.steps) > 1:
             what = ", ".join(str(step.number) for step in steps)
-            canary = ", the canary" if number == 1 and has_canary(execution.kind, len(execution.steps)) else ""
+            canary = (
+                ", the canary"
+                if number == 1 and has_canary(execution.kind, [step.operation for step in execution.steps])
+                else ""
+            )
             await self._note(
                 uow, execution, f"batch {number}{canary}: step {what} of {len(execution.steps)}", batch=number
             )
@@ -103,7 +105,7 @@ class Ledger:
                 await advance(uow, incident, IncidentState.VERIFYING, entries=[entry])
                 return
             why = await self._why_rolled_back(uow, execution)
-            outcome = f"{why}, rolled back: {change_of_replicas(execution)}; a person has to look"
+            outcome = f"{why}, rolled back: {put_back(execution)}; a person has to look"
             await advance(
                 uow, incident, IncidentState.ESCALATED, outcome=outcome, entries=[entry], notices=[line(f"↩️ {outcome}")]
             )
@@ -224,10 +226,3 @@ class Ledger:
         """How long it has been waiting; 0 while it gets on."""
         since = execution.waiting_since
         return (self._clock.now() - since).total_seconds() if since else 0.0
-
-
-def describe(operation: Operation) -> str:
-    """``restart checkout-1`` or ``scale to 4``."""
-    if isinstance(operation, RestartInstance):
-        return f"restart {operation.instance.name}"
-    return f"scale to {operation.replicas}"

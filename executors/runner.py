@@ -19,15 +19,11 @@ from executors.guardrails.inputs import read_facts
 from executors.lease import ResourceLocks, kept_alive
 from executors.ledger import Ledger
 from executors.rollback import action_of
+from pipeline.domain.action import TargetAction
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, TemporaryError
 from pipeline.domain.execution import Execution, Finding, Intent, Step, StepState, next_batch, stood_before
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import (
-    Plan,
-    TargetAction,
-    TargetState,
-    plan_hash,
-)
+from pipeline.domain.plan import Plan, TargetState, plan_hash
 from pipeline.ports.executions import NOT_OURS
 from pipeline.ports.locks import Locks
 from pipeline.ports.store import Store
@@ -149,7 +145,7 @@ class Runner:
         async with self._store.begin() as uow:
             plan = await uow.plans.get(execution.plan_id)
             case = await uow.incidents.case(execution.incident_id)
-        action = action_of(plan, execution) if plan else None
+            action = await action_of(uow, plan, execution) if plan else None
         if plan is None or case is None or action is None or not _approved(plan, case):
             return None
         return _Job(execution, plan, case, action, self._targets.for_platform(execution.target.platform))

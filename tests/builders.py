@@ -10,8 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from pipeline.domain.action import Action, InstanceRef, ManualAction, RestartAction, ScaleAction, operations
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
 from pipeline.domain.approval import Approval
+from pipeline.domain.capability import Declaration, Offer
 from pipeline.domain.confidence import Confidence
 from pipeline.domain.diagnosis import (
     Category,
@@ -29,17 +31,7 @@ from pipeline.domain.ids import EvidenceId, ExecutionId, IncidentId, PlanId, Ser
 from pipeline.domain.incident import Case, Incident, StoredAnomaly
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    Action,
-    InstanceRef,
-    ManualAction,
-    Plan,
-    RestartAction,
-    ScaleAction,
-    TargetRef,
-    operations,
-    plan_hash,
-)
+from pipeline.domain.plan import Plan, TargetRef, plan_hash
 from pipeline.domain.severity import Severity, SeverityFacts, SeverityResult, classify
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
@@ -65,6 +57,9 @@ RULES: tuple[RuleName, ...] = (
     "confidence",
     "causal_path",
 )
+
+BOTH = Declaration((Offer("restart", False, (), ""), Offer("scale", True, (), "")), (), ())
+"""A platform that restarts one replica and scales."""
 
 
 def after(seconds: float) -> datetime:

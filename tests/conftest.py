@@ -58,3 +58,22 @@ def redis_url(redis_server_url: str) -> str:
     """The URL of an empty Redis."""
     flush_redis(redis_server_url)
     return redis_server_url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the contract of targets came to: one line a target, one column a case."""
+    told: dict[str, dict[str, str]] = {}
+    for outcome, mark in (("passed", "✓"), ("failed", "✗"), ("error", "✗"), ("skipped", "skipped")):
+        for report in terminalreporter.stats.get(outcome, []):
+            said = dict(getattr(report, "user_properties", ()))
+            if "target" in said and "case" in said:
+                told.setdefault(str(said["target"]), {})[str(said["case"])] = mark
+    if not told:
+        return
+    cases = list(dict.fromkeys(case for row in told.values() for case in row))
+    width = max(map(len, told))
+    terminalreporter.section("targets × cases")
+    terminalreporter.write_line(" " * width + "  " + "  ".join(cases))
+    for target, row in sorted(told.items()):
+        line = "  ".join(row.get(case, "-").center(len(case)) for case in cases)
+        terminalreporter.write_line(f"{target.ljust(width)}  {line}")

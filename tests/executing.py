@@ -14,22 +14,13 @@ from executors.recovery import Recovery
 from executors.runner import Runner
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import Action, InstanceRef, Operation, RestartAction, ScaleAction, ScaleTo, TargetAction
 from pipeline.domain.canary import CanarySettings
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.execution import Execution, Finding, Intent
 from pipeline.domain.ids import ExecutionId
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import (
-    Action,
-    InstanceRef,
-    Operation,
-    RestartAction,
-    ScaleAction,
-    ScaleTo,
-    TargetAction,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from pipeline.domain.trace import TraceKind
 from pipeline.ports.clock import SystemClock

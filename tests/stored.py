@@ -11,17 +11,14 @@ from typing import Any
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import TargetAction
 from pipeline.domain.approval import Approval
 from pipeline.domain.execution import Execution
 from pipeline.domain.ids import ExecutionId, IncidentId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    Plan,
-    TargetAction,
-    TargetRef,
-)
+from pipeline.domain.plan import Plan, TargetRef
 from pipeline.domain.severity import Severity
 from pipeline.domain.telemetry import CallEdge
 from pipeline.ports.plans import PlanDraft

@@ -6,23 +6,29 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+from bot.demo.headless_report import report_of
 from bot.demo.launch import APPROVERS, CHANNEL, Demo
 from bot.demo.slack.people import RefusedError
 from bot.demo.slack.person import NoSuchElementError, Person
 from bot.demo.world.client import WorldClient
+from bot.demo.world.spec import SPECS
 from bot.slack.names import APPROVE, REJECT
-from pipeline.domain.ids import IncidentId, incident_label
+from pipeline.domain.ids import IncidentId, ServiceName, incident_label
 from pipeline.domain.incident import Case
-from pipeline.domain.lifecycle import IncidentState
-from pipeline.domain.plan import ManualAction
+from pipeline.domain.lifecycle import ExecutionState, IncidentState
 from pipeline.domain.verification import Verdict
 
 Decision = Literal["approve", "reject", "ignore"]
 
 BOT_READY_S = 60.0
 POLL_S = 0.5
+LOOKS_AGAIN_S = 30.0
+"""An action that did not help is looked at again within seconds; after so long nobody is going to."""
+WRONG_FIX = "wrong-fix"
+"""The fault that the first remediation does not cure."""
 NO_INCIDENT = IncidentId(0)
 _SETTLED = frozenset(
     {IncidentState.RESOLVED, IncidentState.SELF_RECOVERED, IncidentState.ESCALATED, IncidentState.CLOSED}
@@ -38,6 +44,8 @@ class _Run:
     started_s: float = field(default_factory=time.monotonic)
     detected_after_s: float | None = None
     decision: str | None = None
+    decided: Case | None = None
+    """The case as it was decided: another plan may follow."""
     problem: str = ""
     known: IncidentId = NO_INCIDENT
 
@@ -48,11 +56,12 @@ async def run_headless(
     """The report, and whether the incident ended as the decision asks."""
     run = _Run()
     incident_id: IncidentId | None = None
+    report: dict[str, Any]
     async with Person(demo.page_url, APPROVERS[0]) as first, WorldClient(demo.world_url) as world:
         changes_before = len(await world.journal())
         try:
             async with asyncio.timeout(limit_s):
-                await _bot_ready(first)
+                await _bot_ready(demo, first)
                 await _quiet(demo, world, say)
                 run.known = await _newest(demo)
                 say(f"fault {fault} on")
@@ -62,29 +71,63 @@ async def run_headless(
                 run.detected_after_s = round(time.monotonic() - run.started_s, 1)
                 say(f"{incident_label(incident_id)} after {run.detected_after_s} s")
                 await _decide(demo, first, incident_id, decide, run, say)
-                await _until(demo, incident_id, lambda case: case.incident.state in _SETTLED)
+                await _until(demo, incident_id, lambda case: _over(case, run.decided))
                 await _card_current(demo, first, incident_id)
         except (TooLong, TimeoutError, RefusedError, NoSuchElementError) as error:
             run.problem = str(error) or f"not finished within {limit_s:.0f} s"
-        changes = len(await world.journal()) - changes_before
-        report = await _report(demo, first, incident_id, fault, run, changes)
+        report = {
+            "fault": fault,
+            "detected_after_s": run.detected_after_s,
+            "decision": run.decision,
+            **({"error": run.problem} if run.problem else {}),
+            **await report_of(demo.store, incident_id, run.decided, known=run.known),
+        }
+        report["execution"]["journal_changes"] = len(await world.journal()) - changes_before
+        report["card"] = await _card(demo, first, incident_id)
     return report, _as_asked(report, decide)
 
 
 def _as_asked(report: Mapping[str, Any], decide: Decision) -> bool:
     if report.get("error"):
         return False
-    changes = report["execution"]["physical_changes"]
-    if decide == "approve":
-        verdict = report["verification"]["verdict"]
-        return bool(
-            report["incident_state"] == IncidentState.RESOLVED and verdict == Verdict.RECOVERED and changes >= 1
-        )
-    return bool(changes == 0 and report["incident_state"] in _SETTLED)
+    execution, state = report["execution"], report["incident_state"]
+    if decide != "approve":
+        return bool(state in _SETTLED and execution["physical_changes"] == execution["journal_changes"] == 0)
+    verdict = report["verification"]["verdict"]
+    if report["fault"] == WRONG_FIX:
+        put_back = report["rollback"] is not None and report["rollback"]["state"] == ExecutionState.APPLIED
+        return bool(put_back and verdict == Verdict.NOT_RECOVERED and state != IncidentState.RESOLVED)
+    recovered = state == IncidentState.RESOLVED and verdict == Verdict.RECOVERED
+    return bool(recovered and execution["physical_changes"] >= 1)
 
 
-async def _bot_ready(person: Person) -> None:
+def _over(case: Case, decided: Case | None) -> bool:
+    """Whether nothing more comes of the decision. What did not help is put back first and then looked at again."""
+    incident = case.incident
+    if incident.state is not IncidentState.ESCALATED:
+        return incident.over or (incident.state is IncidentState.AWAITING_DECISION and _is_another(case, decided))
+    waited_s = (case.read_at - incident.state_since).total_seconds()
+    in_vain = case.execution is not None and case.execution.state is ExecutionState.NOT_VERIFIED
+    return not in_vain or _is_another(case, decided) or waited_s > LOOKS_AGAIN_S
+
+
+def _is_another(case: Case, decided: Case | None) -> bool:
+    """Whether another plan followed the one that was decided."""
+    if decided is None or decided.plan is None or case.plan is None:
+        return False
+    return case.plan.id != decided.plan.id
+
+
+async def _bot_ready(demo: Demo, person: Person) -> None:
+    """Connected, and it has read the healthy services: what it has not seen begin, it cannot explain."""
+    since = datetime.now(UTC)
     await person.wait_for(lambda state: state["bot"]["connected"], BOT_READY_S)
+    for service in SPECS:
+        while True:
+            async with demo.store.begin() as uow:
+                if await uow.telemetry.service_window(ServiceName(service), since):
+                    break
+            await asyncio.sleep(POLL_S)
 
 
 async def _quiet(demo: Demo, world: WorldClient, say: Callable[[str], None]) -> None:
@@ -140,6 +183,7 @@ async def _decide(
         run.decision = "rejected"
         return
     assert case.plan is not None
+    run.decided = case
     for user in APPROVERS[: case.plan.approvals_needed]:
         async with Person(demo.page_url, user) as person:
             await person.wait_for(lambda state: _has_button(state, ts, APPROVE), BOT_READY_S)
@@ -198,109 +242,11 @@ async def _card_current(demo: Demo, person: Person, incident_id: IncidentId) -> 
         await asyncio.sleep(POLL_S)
 
 
-async def _report(
-    demo: Demo, person: Person, incident_id: IncidentId | None, fault: str, run: _Run, changes: int
-) -> dict[str, Any]:
-    report: dict[str, Any] = {
-        "incident": incident_label(incident_id) if incident_id else None,
-        "severity": None,
-        "kind": None,
-        "service": None,
-        "incidents_opened": 0,
-        "fault": fault,
-        "detected_after_s": run.detected_after_s,
-        "diagnosis": None,
-        "plan": None,
-        "decision": run.decision,
-        "execution": {"state": None, "physical_changes": changes},
-        "verification": {"verdict": None, "before": None, "after": None, "unit": None},
-        "incident_state": None,
-        "card": None,
-        "trace_events": 0,
-    }
-    if run.problem:
-        report["error"] = run.problem
+async def _card(demo: Demo, person: Person, incident_id: IncidentId | None) -> list[dict[str, Any]] | None:
+    """The blocks of the incident's card, as a person sees them."""
     if incident_id is None:
-        return report
+        return None
     async with demo.store.begin() as uow:
-        case = await uow.incidents.case(incident_id)
-        report["trace_events"] = len(await uow.trace.read(incident_id))
         place = await uow.incidents.card(incident_id)
-    if case is None:
-        return report
-    report["severity"] = case.incident.severity.value
-    report["kind"] = case.lead.kind.value
-    report["service"] = case.incident.service
-    async with demo.store.begin() as uow:
-        report["incidents_opened"] = sum(one.id > run.known for one in await uow.incidents.recent(50))
-    report["incident_state"] = case.incident.state.value
-    report["outcome"] = case.incident.outcome
-    _add_diagnosis(report, case)
-    _add_execution(report, case)
     message = _message(await person.state(), place.ts) if place else None
-    report["card"] = message["blocks"] if message else None
-    return report
-
-
-def _add_diagnosis(report: dict[str, Any], case: Case) -> None:
-    if case.diagnosis is not None:
-        cited = {name for claim in case.diagnosis.claims for name in claim.ids}
-        report["diagnosis"] = {
-            "root_cause": case.diagnosis.root_cause,
-            "category": case.diagnosis.category.value,
-            "confidence": round(case.diagnosis.confidence.score, 3),
-            "source": case.diagnosis.source,
-            "conclusion": case.diagnosis.conclusion.value,
-            "path": {
-                "holds": case.diagnosis.path.holds,
-                "why_not": case.diagnosis.path.why_not(),
-                "steps": [
-                    {
-                        "what": step.what,
-                        "service": step.service,
-                        "evidence": list(step.evidence),
-                        "problem": step.problem,
-                        "found": step.found,
-                    }
-                    for step in case.diagnosis.path.steps
-                ],
-            },
-            "notes": list(case.diagnosis.notes),
-            "evidence": [
-                {"id": item.id, "statement": item.statement, "query": item.query, "cited": item.id in cited}
-                for item in case.evidence
-            ],
-        }
-    if case.plan is not None:
-        action = case.plan.action
-        report["plan"] = {
-            "action": action.model_dump(mode="json"),
-            "proposed_at": case.plan.created_at.isoformat(),
-            "target": case.plan.target.model_dump(mode="json") if case.plan.target else None,
-            "guardrails": [
-                {"rule": one.rule, "allowed": one.allowed, "reason": one.reason} for one in case.guardrails.answers
-            ],
-        }
-        if isinstance(action, ManualAction):
-            report["plan"]["manual"] = action.why_manual
-
-
-def _add_execution(report: dict[str, Any], case: Case) -> None:
-    if case.execution is not None:
-        report["execution"]["state"] = case.execution.state.value
-        report["execution"]["steps"] = [
-            {
-                "operation": step.operation.model_dump(mode="json"),
-                "state": step.state.value,
-                "dispatched_at": step.dispatched_at.isoformat() if step.dispatched_at else None,
-                "applied_at": step.applied_at.isoformat() if step.applied_at else None,
-            }
-            for step in case.execution.steps
-        ]
-    if case.verification is not None:
-        report["verification"] = {
-            "verdict": case.verification.verdict.value,
-            "before": case.verification.before,
-            "after": case.verification.after,
-            "unit": case.verification.unit.value,
-        }
+    return message["blocks"] if message else None

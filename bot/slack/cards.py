@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from bot.slack import names
 from bot.slack.cause import cause_blocks, confidence_words
 from bot.slack.kit import (
@@ -30,11 +28,13 @@ from bot.slack.wording import (
     started_at,
     trend_in_words,
 )
+from pipeline.domain.action import ManualAction, RestartAction
+from pipeline.domain.action_words import change_in_words, describe_action
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import ManualAction, Plan, RestartAction, ScaleAction, describe_action
+from pipeline.domain.plan import Plan
 
 _LEAVES_TO_PERSON = frozenset({PlanState.BLOCKED, PlanState.EXPIRED})
 
@@ -146,15 +146,9 @@ def _target(plan: Plan) -> str:
 
 
 def _before_after(plan: Plan) -> str:
-    match plan.action:
-        case ScaleAction():
-            return f"{plan.action.from_replicas} → {plan.action.to_replicas} replicas"
-        case RestartAction():
-            return f"{len(plan.action.instances)} of {counted(plan.replicas_before, 'replica')} replaced"
-        case ManualAction():
-            return ""
-        case _:
-            assert_never(plan.action)
+    if isinstance(plan.action, RestartAction):
+        return f"{len(plan.action.instances)} of {counted(plan.replicas_before, 'replica')} replaced"
+    return change_in_words(plan.action)
 
 
 def _guardrails(case: Case) -> str:

@@ -17,10 +17,11 @@ from bot.slack.reports import criteria_lines, incident_line, switch_line
 from bot.slack.standing import standing
 from bot.slack.text import clock, code, inline
 from bot.slack.wording import started_at
+from pipeline.domain.action import ManualAction
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.errors import SreBotError
 from pipeline.domain.ids import SlackUserId, incident_label
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import ManualAction, describe_action
 from pipeline.stages.desk import PhaseReport, Status
 
 log = logging.getLogger(__name__)

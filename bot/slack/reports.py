@@ -8,9 +8,9 @@ from bot.slack.kit import Block, context, header, paragraphs, section
 from bot.slack.standing import incident_word, standing
 from bot.slack.text import clock, code, counted, day_and_time, inline, mention, sentence
 from bot.slack.wording import evidence_refs, source_name, started_at
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case, Incident
-from pipeline.domain.plan import describe_action
 from pipeline.ports.control import KillSwitch
 from pipeline.stages.desk import PhaseReport, Status
 

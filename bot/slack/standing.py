@@ -7,13 +7,15 @@ from datetime import datetime
 from typing import assert_never
 
 from bot.slack.text import clock, counted, duration, inline, mention, sentence
+from pipeline.domain.action import ManualAction
 from pipeline.domain.confidence import PROPOSE_FROM
-from pipeline.domain.execution import Execution, StepState, change_of_replicas
+from pipeline.domain.execution import Execution, StepState
 from pipeline.domain.guardrail import RuleAnswer
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import ManualAction, Plan
+from pipeline.domain.plan import Plan
+from pipeline.domain.undo import put_back
 from pipeline.domain.verification import Verdict, Verification
 
 REASON_CHARS = 300
@@ -266,7 +268,7 @@ def rollback_told(case: Case) -> str:
     if case.rollback is None:
         return ""
     if _rolled_back(case):
-        change = change_of_replicas(case.rollback)
+        change = put_back(case.rollback)
         return f", rolled back: {change}" if change else ", rolled back"
     if case.rollback.state in (ExecutionState.UNKNOWN, ExecutionState.NEEDS_HUMAN):
         return ", and it is not known whether the rollback took effect"

@@ -9,9 +9,9 @@ from bot.slack.kit import Block, divider, paragraphs
 from bot.slack.standing import approvals_line, rollback_told
 from bot.slack.text import clock, counted, day_and_time, inline, mention
 from bot.slack.wording import evidence_refs, source_name, started_at
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import describe_action
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 
 TIMELINE_KINDS = frozenset(

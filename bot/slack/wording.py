@@ -7,9 +7,10 @@ from datetime import datetime
 from math import isfinite
 
 from bot.slack.text import inline, one_line
+from pipeline.domain.action import is_reversible
 from pipeline.domain.diagnosis import Claim, Diagnosis
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import Plan, is_reversible
+from pipeline.domain.plan import Plan
 from pipeline.domain.telemetry import TRENDING, format_value
 from pipeline.domain.verification import Verdict, Verification
 

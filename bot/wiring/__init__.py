@@ -36,14 +36,13 @@ from bot.wiring.knowledge import knowledge_of
 from bot.wiring.models import authors_of
 from bot.wiring.paging import pager_of
 from bot.wiring.stages import diagnosing_of
+from bot.wiring.targets import registry_of
 from bot.wiring.telemetry import sources_of
 from executors.guardrails.facts import GuardrailLimits
 from executors.ledger import Ledger
 from executors.recovery import Recovery
 from executors.rollback import order_rollback
 from executors.runner import Runner
-from executors.targets.local_process import LocalProcessTarget
-from executors.targets.registry import Registry
 from migrations.roles import Protection
 from pipeline.adapters.postgres.audit import PostgresTrailArchive
 from pipeline.adapters.postgres.clock import DatabaseClock
@@ -62,11 +61,11 @@ from pipeline.domain.verification import VerificationSettings
 from pipeline.ports.locks import Locks
 from pipeline.ports.metrics import MetricsSource
 from pipeline.ports.store import Store
-from pipeline.ports.targets import Target
 from pipeline.stages.answer import Answerer
 from pipeline.stages.decide import Decider
 from pipeline.stages.desk import Desk
 from pipeline.stages.intake import Intake
+from pipeline.stages.reconsider import Reconsiderer
 from pipeline.stages.remind import Reminder
 from pipeline.stages.replicas import ReplicaWatch
 from pipeline.stages.revise import Reviser
@@ -180,6 +179,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
                 verifier=Verifier(store, order_rollback, clock, loop_settings.verification),
                 decider=decider,
                 reminder=Reminder(store, decider, loop_settings),
+                reconsiderer=Reconsiderer(store),
                 replicas=ReplicaWatch(store, targets, catalogue),
                 runner=runner,
                 recovery=Recovery(store, targets, runner, ledger, loop_settings, worker=worker),
@@ -374,23 +374,6 @@ async def locks_beside(settings: Settings) -> AsyncIterator[Locks]:
 
 def _redis_beside(data_dir: Path) -> str | None:
     return EmbeddedRedis(data_dir).url_beside()
-
-
-def registry_of(settings: Settings) -> Registry:
-    """Every platform that is configured. Raises ConfigurationError."""
-    targets: dict[str, Target] = {}
-    if settings.targets.local_url:
-        targets["local_process"] = LocalProcessTarget(settings.targets.local_url)
-    if settings.targets.kubernetes_namespaces:
-        try:
-            from executors.targets.kubernetes import KubernetesTarget, configuration_for
-        except ImportError as error:
-            raise ConfigurationError(
-                'SRE_KUBERNETES_NAMESPACES: the Kubernetes client is missing: pip install "sre-bot[kubernetes]"'
-            ) from error
-        configuration = configuration_for(settings.targets.kubernetes_context)
-        targets["kubernetes"] = KubernetesTarget(configuration, namespaces=settings.targets.kubernetes_namespaces)
-    return Registry(targets)
 
 
 async def _reread(catalogue_file: CatalogueFile, every_s: float) -> None:

@@ -63,7 +63,7 @@ def diagnosing_of(
     limits = ToolLimits(calls=model.tool_calls, result_bytes=model.tool_bytes, call_s=model.tool_s)
     ports = Ports(store, targets, catalogue, witnesses, knowledge)
     investigator = Investigator(ports, loop_settings.detection, limits, REDACTOR)
-    proposer = Proposer(store, catalogue, loop_settings)
+    proposer = Proposer(store, targets, catalogue, loop_settings)
     return Diagnosing(
         logs=logs,
         observer=Observer(

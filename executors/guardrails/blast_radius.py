@@ -7,21 +7,35 @@ from typing import assert_never
 from pydantic import JsonValue
 
 from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
-from pipeline.domain.guardrail import RuleAnswer
-from pipeline.domain.plan import (
+from pipeline.domain.action import (
+    BoundsAction,
+    CancelRolloutAction,
+    ConcurrencyAction,
+    CordonAction,
+    RenewAction,
     RestartAction,
+    RevertAction,
+    RollBackAction,
+    RolloutRestartAction,
     ScaleAction,
+    SyncAction,
     TargetAction,
-    TargetState,
+    TruncateAction,
+    touches_replicas,
 )
+from pipeline.domain.guardrail import RuleAnswer
+from pipeline.domain.plan import TargetState
 
 
 def share_at_once(action: TargetAction, observed: TargetState, at_once: int = 1) -> float:
-    """Share of the ready replicas that is down at the same time, 0..1; there must be one.
+    """Share of the ready replicas that is down at the same time, 0..1.
 
     Of restarts ``at_once`` go together, and that of a replica which is not ready takes none away. Of both the worst is
-    taken, as of scaling down: that the ready ones go first.
+    taken, as of scaling down: that the ready ones go first. A rollout takes away what the platform says, and all where
+    it says nothing. What touches no replica takes none.
     """
+    if not observed.ready:
+        return 0.0
     match action:
         case RestartAction():
             named = {instance.uid for instance in action.instances}
@@ -29,6 +43,22 @@ def share_at_once(action: TargetAction, observed: TargetState, at_once: int = 1)
             return min(at_once, hit) / observed.ready
         case ScaleAction():
             return min(max(len(observed.instances) - action.to_replicas, 0), observed.ready) / observed.ready
+        case RolloutRestartAction() | RollBackAction() | SyncAction():
+            away = observed.away_at_once
+            if isinstance(action, RollBackAction) and observed.away_rolling_back is not None:
+                away = observed.away_rolling_back
+            return 1.0 if away is None else min(away, observed.ready) / observed.ready
+        case BoundsAction():
+            return min(max(len(observed.instances) - action.to_bounds.maximum, 0), observed.ready) / observed.ready
+        case (
+            CancelRolloutAction()
+            | ConcurrencyAction()
+            | RevertAction()
+            | RenewAction()
+            | TruncateAction()
+            | CordonAction()
+        ):
+            return 0.0
         case _:
             assert_never(action)
 
@@ -44,14 +74,16 @@ def blast_radius(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
         return RuleAnswer("blast_radius", False, "the target could not be read: unknown radius", inputs)
     ready = facts.observed.ready
     inputs |= {"replicas": len(facts.observed.instances), "ready": ready, "at_once": facts.at_once}
-    if not ready and not _only_restarts_unready(facts.action, facts.observed):
+    if touches_replicas(facts.action) and not ready and not _only_restarts_unready(facts.action, facts.observed):
         return RuleAnswer("blast_radius", False, "no ready replica: empty set", inputs)
     if facts.callers is None:
         return RuleAnswer("blast_radius", False, "callers unknown: the service is in no dependency graph yet", inputs)
-    share = share_at_once(facts.action, facts.observed, facts.at_once) if ready else 0.0
+    share = share_at_once(facts.action, facts.observed, facts.at_once)
     callers, tier1 = len(facts.callers), len(facts.tier1_callers)
     inputs |= {"share": round(share, 4), "callers": [*sorted(facts.callers)], "tier1": [*sorted(facts.tier1_callers)]}
-    figures = f"{share:.0%} of {ready} ready replicas at once, {callers} calling service{'s' if callers != 1 else ''}"
+    touches = touches_replicas(facts.action) or share > 0
+    touched = f"{share:.0%} of {ready} ready replicas at once" if touches else "no replica is touched"
+    figures = f"{touched}, {callers} calling service{'s' if callers != 1 else ''}"
     if tier1:
         figures += f", {tier1} of tier 1"
     over = [

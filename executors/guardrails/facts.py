@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.domain.action import TargetAction
 from pipeline.domain.catalogue import Calendar
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    TargetAction,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.control import KillSwitch
 from pipeline.ports.history import ActionHistory
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from executors.guardrails.facts import GuardrailFacts
+from pipeline.domain.action import TargetAction
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.diagnosis import Diagnosis
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import PlanId
 from pipeline.domain.incident import Incident, fingerprint
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    TargetAction,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.store import UnitOfWork
 from pipeline.ports.targets import Target
 
@@ -52,7 +49,7 @@ async def read_facts(
     service, environment = incident.service, incident.environment
     graph = await uow.telemetry.graph(max_age_s=GRAPH_MAX_AGE_S)
     callers = graph.callers(service) if graph.knows(service) else None
-    if observed is not None:
+    if observed is not None and observed.replicas:
         await uow.history.saw(ref.uid, observed.replicas)
     trouble = fingerprint(environment, service, incident.family)
     return GuardrailFacts(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
+from pipeline.domain.action import RestartAction
 from pipeline.domain.guardrail import RuleAnswer
-from pipeline.domain.plan import RestartAction
 
 
 def preconditions(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:

@@ -7,8 +7,8 @@ from itertools import pairwise
 from pydantic import JsonValue
 
 from executors.guardrails.facts import HOUR_S, GuardrailFacts, GuardrailLimits
+from pipeline.domain.action import BoundsAction, ScaleAction, TargetAction
 from pipeline.domain.guardrail import RuleAnswer
-from pipeline.domain.plan import ScaleAction
 from pipeline.ports.history import ReplicaReading
 
 _SHOWN = 12
@@ -40,11 +40,12 @@ def oscillation(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
 
     The proposed direction counts as the next one. A rollback may go on: it is the last of its plan.
     """
-    if not isinstance(facts.action, ScaleAction):
+    wanted = _wanted(facts.action)
+    if wanted is None:
         return RuleAnswer("oscillation", True, "no scaling")
     readings = _of_the_hour(facts.history.readings)
-    now = facts.observed.replicas if facts.observed is not None else facts.action.from_replicas
-    course = [one.replicas for one in readings] + [now, facts.action.to_replicas]
+    now = [facts.observed.replicas] if facts.observed is not None else []
+    course = [one.replicas for one in readings] + [*now, wanted]
     steps = [after - before for before, after in pairwise(course) if after != before]
     reversals = sum((before > 0) != (after > 0) for before, after in pairwise(steps))
     inputs: dict[str, JsonValue] = {
@@ -53,8 +54,8 @@ def oscillation(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
         "readings": [
             {"replicas": one.replicas, "s_ago": round(one.ago_s, 1), "ours": one.ours} for one in readings[-_SHOWN:]
         ],
-        "now": now,
-        "wanted": facts.action.to_replicas,
+        "now": now[0] if now else None,
+        "wanted": wanted,
         "rollback": facts.rollback,
     }
     turned = _without_repeats(course)[-_SHOWN:]
@@ -62,6 +63,16 @@ def oscillation(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
     if facts.rollback or reversals < limits.max_reversals:
         return RuleAnswer("oscillation", True, figures, inputs)
     return RuleAnswer("oscillation", False, f"{figures}: {' → '.join(map(str, turned))} replicas", inputs)
+
+
+def _wanted(action: TargetAction) -> int | None:
+    match action:
+        case ScaleAction():
+            return action.to_replicas
+        case BoundsAction():
+            return max(action.to_bounds.minimum, 1)
+        case _:
+            return None
 
 
 def _of_the_hour(readings: tuple[ReplicaReading, ...]) -> list[ReplicaReading]:

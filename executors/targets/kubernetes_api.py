@@ -1,235 +1,237 @@
-"""The few calls to a Kubernetes API server that the adapter makes, each sent once, with their failures told apart."""
+"""Requests to a Kubernetes API server through the official client, each sent once, with their failures told apart."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal, TypeVar
 
 import urllib3.exceptions
-from kubernetes.client import (
-    ApiClient,
-    ApiException,
-    AppsV1Api,
-    Configuration,
-    CoreV1Api,
-    V1DeleteOptions,
-    V1Deployment,
-    V1LabelSelector,
-    V1ObjectMeta,
-    V1Pod,
-    V1PodTemplateSpec,
-    V1Preconditions,
-    V1StatefulSet,
-)
+from kubernetes.client import ApiClient, ApiException, Configuration
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
 
+from pipeline.domain.capability import RightCheck
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, SreBotError, TemporaryError
 
-Kind = Literal["Deployment", "StatefulSet"]
-KINDS: tuple[Kind, ...] = ("Deployment", "StatefulSet")
-_RESOURCES: dict[Kind, str] = {"Deployment": "deployments.apps", "StatefulSet": "statefulsets.apps"}
-_REVISION = "deployment.kubernetes.io/revision"
+Verb = Literal["get", "list", "patch", "create"]
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _UNANSWERED = (0, HTTPStatus.REQUEST_TIMEOUT)
 """Statuses below 500 that leave open what became of a write; the client makes 0 of a TLS failure."""
 
-_T = TypeVar("_T")
+
+class Foreign(BaseModel):
+    """What a cluster says, in its own camel case: only what is used is read, and the rest is let be."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, found: object) -> object:
+        return {key: value for key, value in found.items() if value is not None} if isinstance(found, dict) else found
+
+
+_M = TypeVar("_M", bound=Foreign)
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What an account must be allowed for a request. ``resource`` as RBAC names it: ``deployments.apps``,
+    ``pods/eviction``. ``namespace`` is empty for what is of the whole cluster."""
+
+    verb: Verb
+    resource: str
+    namespace: str = ""
+
+    @property
+    def is_write(self) -> bool:
+        return self.verb in ("patch", "create")
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource} " + (
+            f"in namespace {self.namespace}" if self.namespace else "of a cluster"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One changing request. What makes the server refuse it is in its ``body``: uid, resourceVersion, preconditions."""
+
+    right: Right
+    method: Literal["PATCH", "POST"]
+    path: str
+    content_type: str
+    body: Mapping[str, Any]
 
 
 class _Missing(PreconditionFailed):
     """404: there is no such object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """A Deployment or StatefulSet. ``generation`` is raised by the server with every change of its spec, and
-    ``resource_version`` with every change at all, of its status too."""
-
-    kind: Kind
-    namespace: str
-    name: str
-    uid: str
-    generation: int
-    resource_version: str
-    observed_generation: int
-    replicas: int
-    annotations: Mapping[str, str]
-    selector: str
-    images: tuple[str, ...]
-    rollout: str
-    """The number or name of what is rolled out; empty until the controller has written it."""
+class _Cause(Foreign):
+    message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """``finished``: phase Succeeded or Failed, replaced by its controller and never running again."""
-
-    name: str
-    uid: str
-    owner_uid: str | None
-    ready: bool
-    terminating: bool
-    finished: bool
+class _Details(Foreign):
+    causes: tuple[_Cause, ...] = ()
+    retry_after_seconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Right:
-    """What an account must be allowed for a call."""
+class _Status(Foreign):
+    """How the server says that something went wrong, or that it went well where there is nothing else to say."""
 
-    verb: Literal["get", "list", "patch", "delete"]
-    resource: str
-    namespace: str
+    kind: str = ""
+    status: str = ""
+    message: str = ""
+    details: _Details = _Details()
 
-    @property
-    def is_write(self) -> bool:
-        return self.verb in ("patch", "delete")
+    def said(self) -> str:
+        return " ".join([self.message, *(f"({cause.message})" for cause in self.details.causes if cause.message)])
 
-    def __str__(self) -> str:
-        return f"{self.verb} {self.resource} in namespace {self.namespace}"
+
+class _Verdict(Foreign):
+    allowed: bool
+    reason: str = ""
+    evaluation_error: str = ""
+
+
+class _Review(Foreign):
+    status: _Verdict
 
 
 class KubernetesApi:
     """The official client in worker threads. Reads raise TemporaryError or PermanentError; writes as Target.apply says.
 
     ``timeout_s`` bounds connecting and each wait for bytes; twice that bounds a call as a whole, since a reply that
-    drips restarts the client's own clock with every byte.
+    drips restarts the client's own clock with every byte. ``privileges``: the file that grants what is asked here.
     """
 
-    def __init__(self, configuration: Configuration, *, timeout_s: float) -> None:
+    def __init__(self, configuration: Configuration, *, timeout_s: float, privileges: str) -> None:
         # Left as it is, urllib3 repeats a DELETE (and a PUT) after a reset, and after a 429 or 503 with Retry-After.
         configuration.retries = False
         self._client = ApiClient(configuration)
-        self._apps = AppsV1Api(self._client)
-        self._core = CoreV1Api(self._client)
         self._timeout_s = timeout_s
+        self._privileges = privileges
 
-    async def workload(self, kind: Kind, namespace: str, name: str) -> Workload | None:
-        """None when there is none."""
-        right = _Right("get", _RESOURCES[kind], namespace)
+    async def read(self, right: Right, path: str, answer: type[_M]) -> _M | None:
+        """None when there is no such object."""
         try:
-            if kind == "Deployment":
-                return _workload(kind, await self._call(right, self._apps.read_namespaced_deployment, name, namespace))
-            return _workload(kind, await self._call(right, self._apps.read_namespaced_stateful_set, name, namespace))
+            return _understood(right, answer, await self._call(right, "GET", path))
         except _Missing:
             return None
 
-    async def patch_workload(self, workload: Workload, patch: dict[str, Any], *, rehearsed: bool = False) -> None:
-        """A JSON merge patch (RFC 7386) with the uid and resourceVersion as preconditions.
+    async def read_all(self, right: Right, path: str, answer: type[_M], *, selector: str = "") -> _M:
+        """``answer``: what holds the items of a list."""
+        query = {"labelSelector": selector} if selector else {}
+        return _understood(right, answer, await self._call(right, "GET", path, query=query))
 
-        ``rehearsed``: the server goes through all of it, admission too, and stores nothing (dryRun=All).
-        """
-        write = (
-            self._apps.patch_namespaced_deployment
-            if workload.kind == "Deployment"
-            else self._apps.patch_namespaced_stateful_set
+    async def write(self, write: Write, *, rehearsed: bool = False) -> None:
+        """``rehearsed``: the server goes through all of it, admission too, and stores nothing (dryRun=All)."""
+        query = {"dryRun": "All"} if rehearsed else {}
+        data = await self._call(
+            write.right, write.method, write.path, query=query, content_type=write.content_type, body=write.body
         )
-        right = _Right("patch", _RESOURCES[workload.kind], workload.namespace)
-        await self._call(
-            right,
-            write,
-            workload.name,
-            workload.namespace,
-            _bound(workload, patch),
-            _content_type="application/merge-patch+json",
-            **_dry(rehearsed),
-        )
+        # An eviction that meets two budgets is refused in the body of a 201.
+        if (status := _status(data)) is not None and (status.kind, status.status) == ("Status", "Failure"):
+            raise PermanentError(f"Kubernetes refused to {write.right}: {status.said()}")
 
-    def shown_patch(self, workload: Workload, patch: dict[str, Any]) -> str:
-        """``patch_workload`` as it goes over the wire."""
-        resource = _RESOURCES[workload.kind].partition(".")[0]
-        path = f"/apis/apps/v1/namespaces/{workload.namespace}/{resource}/{workload.name}"
-        body = json.dumps(_bound(workload, patch))
-        return f"PATCH {self._client.configuration.host}{path} (application/merge-patch+json) {body}"
+    def shown(self, write: Write) -> str:
+        """``write`` as it goes over the wire."""
+        kind = "" if write.content_type == "application/json" else f" ({write.content_type})"
+        return f"{write.method} {self._client.configuration.host}{write.path}{kind} {json.dumps(write.body)}"
 
-    def shown_delete(self, namespace: str, name: str, uid: str) -> str:
-        """``delete_pod`` as it goes over the wire."""
-        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
-        return f"DELETE {self._client.configuration.host}{path} {json.dumps({'preconditions': {'uid': uid}})}"
-
-    async def pods(self, workload: Workload) -> tuple[Pod, ...]:
-        """Those that belong to it, by way of its ReplicaSets for a Deployment."""
-        owners = {workload.uid}
-        if workload.kind == "Deployment":
-            sets = await self._call(
-                _Right("list", "replicasets.apps", workload.namespace),
-                self._apps.list_namespaced_replica_set,
-                workload.namespace,
-                label_selector=workload.selector,
-            )
-            owners = {_meta(one.metadata).uid or "" for one in sets.items if _owner_uid(one.metadata) == workload.uid}
-        pods = await self._call(
-            _Right("list", "pods", workload.namespace),
-            self._core.list_namespaced_pod,
-            workload.namespace,
-            label_selector=workload.selector,
-        )
-        return tuple(pod for pod in map(_pod, pods.items) if pod.owner_uid in owners)
-
-    async def pod(self, namespace: str, name: str) -> Pod | None:
-        """None when there is none."""
+    async def may(self, right: Right) -> RightCheck:
+        """Whether the account holds it, by the server's own rules (SelfSubjectAccessReview); nothing is carried out."""
+        named, _, subresource = right.resource.partition("/")
+        resource, _, group = named.partition(".")
+        asked = {"verb": right.verb, "group": group, "resource": resource, "subresource": subresource}
+        if right.namespace:
+            asked["namespace"] = right.namespace
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        asking = Right("get", "selfsubjectaccessreviews.authorization.k8s.io")  # sent by POST, yet it changes nothing
         try:
-            return _pod(
-                await self._call(_Right("get", "pods", namespace), self._core.read_namespaced_pod, name, namespace)
-            )
-        except _Missing:
-            return None
-
-    async def delete_pod(self, namespace: str, name: str, uid: str, *, rehearsed: bool = False) -> None:
-        """Deletes this very pod, with its own grace period; refused when another bears its name by now."""
-        await self._call(
-            _Right("delete", "pods", namespace),
-            self._core.delete_namespaced_pod,
-            name,
-            namespace,
-            body=V1DeleteOptions(preconditions=V1Preconditions(uid=uid)),
-            **_dry(rehearsed),
-        )
+            data = await self._call(asking, "POST", _REVIEWS, content_type="application/json", body=body)
+        except PermanentError as error:
+            return RightCheck(str(right), None, str(error))
+        verdict = _understood(asking, _Review, data).status
+        return RightCheck(str(right), verdict.allowed, verdict.reason or verdict.evaluation_error)
 
     def close(self) -> None:
         self._client.rest_client.close()
 
-    async def _call(self, right: _Right, function: Callable[..., _T], *args: object, **kwargs: object) -> _T:
+    async def _call(
+        self,
+        right: Right,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "",
+        body: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                return await asyncio.to_thread(function, *args, _request_timeout=self._timeout_s, **kwargs)
+                return await asyncio.to_thread(self._request, method, path, dict(query or {}), headers, body)
         except ApiException as error:
-            raise _refusal(right, error) from error
+            raise _refusal(right, error, self._privileges) from error
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise TemporaryError(f"the Kubernetes API server cannot be reached, nothing was sent: {error}") from error
-        except (
-            urllib3.exceptions.HTTPError,
-            TimeoutError,
-            ValueError,
-        ) as error:  # ValueError: no JSON, or another shape
+        except (urllib3.exceptions.HTTPError, TimeoutError) as error:
             raise _no_answer(right, f"{type(error).__name__}: {error}") from error
 
+    def _request(
+        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: Mapping[str, Any] | None
+    ) -> bytes:
+        request = self._client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = self._client.call_api(*request, _request_timeout=self._timeout_s)
+        data: bytes = response.read()  # type: ignore[no-untyped-call]
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise ApiException.from_response(http_resp=response, body=None, data=None)
+        return data
 
-def _bound(workload: Workload, patch: dict[str, Any]) -> dict[str, Any]:
-    """The patch with what makes the server refuse it once the object has changed."""
-    seen = {"uid": workload.uid, "resourceVersion": workload.resource_version}
-    return {**patch, "metadata": {**patch.get("metadata", {}), **seen}}
+
+def _understood(right: Right, answer: type[_M], data: bytes) -> _M:
+    try:
+        return answer.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise TemporaryError(
+            f"{right}: Kubernetes gave an answer that makes no sense: {where} {first['msg']}"
+        ) from error
 
 
-def _dry(rehearsed: bool) -> dict[str, str]:
-    return {"dry_run": "All"} if rehearsed else {}
-
-
-def _no_answer(right: _Right, why: str) -> SreBotError:
+def _no_answer(right: Right, why: str) -> SreBotError:
     if right.is_write:
         return OutcomeUnknown(f"{right} was sent to Kubernetes and not answered: {why}")
     return TemporaryError(f"{right} failed: {why}")
 
 
-def _refusal(right: _Right, error: ApiException) -> SreBotError:
+def _refusal(right: Right, error: ApiException, privileges: str) -> SreBotError:
     status, message = error.status or 0, _message(error)
     match status:
         case HTTPStatus.UNAUTHORIZED:
             return PermanentError(f"Kubernetes does not accept the bot's credentials (to {right}): {message}")
         case HTTPStatus.FORBIDDEN:
             return PermanentError(
-                f"the bot's account may not {right}; executors/targets/kubernetes-rbac.yaml grants it: {message}"
+                f"the bot's account may not {right}; executors/targets/{privileges} grants it: {message}"
             )
         case HTTPStatus.NOT_FOUND:
             return _Missing(f"Kubernetes finds nothing to {right}: {message}")
@@ -247,82 +249,20 @@ def _refusal(right: _Right, error: ApiException) -> SreBotError:
 
 def _message(error: ApiException) -> str:
     """The server's own words: the ``message`` of its Status object when it sent one."""
+    status = _status(error.body or "")
+    return status.said() or str(error.reason) if status else str(error.body or error.reason)[:300]
+
+
+def _status(body: str | bytes) -> _Status | None:
     try:
-        status = json.loads(error.body or "")
-    except ValueError:
-        return str(error.body or error.reason)[:300]
-    return str(status.get("message", error.reason)) if isinstance(status, dict) else str(error.reason)
+        return _Status.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 def _retry_after_s(error: ApiException) -> float | None:
     seconds = (error.headers or {}).get("Retry-After", "")
-    return float(seconds) if seconds.isdecimal() else None
-
-
-def _workload(kind: Kind, found: V1Deployment | V1StatefulSet) -> Workload:
-    meta, spec, status = _meta(found.metadata), found.spec, found.status
-    if spec is None or meta.uid is None or meta.generation is None or meta.resource_version is None:
-        raise TemporaryError(f"Kubernetes described the {kind} {meta.name} without uid, version or spec")
-    return Workload(
-        kind=kind,
-        namespace=meta.namespace or "",
-        name=meta.name or "",
-        uid=meta.uid,
-        generation=meta.generation,
-        resource_version=meta.resource_version,
-        observed_generation=(status.observed_generation if status else None) or 0,
-        replicas=1 if spec.replicas is None else spec.replicas,
-        annotations=meta.annotations or {},
-        selector=_selector(spec.selector),
-        images=_images(spec.template),
-        rollout=_rollout(found),
-    )
-
-
-def _rollout(found: V1Deployment | V1StatefulSet) -> str:
-    if isinstance(found, V1StatefulSet):
-        return str(found.status.current_revision or "") if found.status else ""
-    return str((_meta(found.metadata).annotations or {}).get(_REVISION, ""))
-
-
-def _images(template: V1PodTemplateSpec | None) -> tuple[str, ...]:
-    """What the pods are made to run, in the order of their containers."""
-    spec = template.spec if template is not None else None
-    return tuple(str(container.image or "") for container in (spec.containers if spec else None) or [])
-
-
-def _pod(found: V1Pod) -> Pod:
-    meta, status = _meta(found.metadata), found.status
-    conditions = (status.conditions if status else None) or []
-    return Pod(
-        name=meta.name or "",
-        uid=meta.uid or "",
-        owner_uid=_owner_uid(found.metadata),
-        ready=any(one.type == "Ready" and one.status == "True" for one in conditions),
-        terminating=meta.deletion_timestamp is not None,
-        finished=bool(status and status.phase in ("Succeeded", "Failed")),
-    )
-
-
-def _meta(meta: V1ObjectMeta | None) -> V1ObjectMeta:
-    return meta or V1ObjectMeta()
-
-
-def _owner_uid(meta: V1ObjectMeta | None) -> str | None:
-    return next((owner.uid for owner in _meta(meta).owner_references or [] if owner.controller), None)
-
-
-def _selector(selector: V1LabelSelector) -> str:
-    """A label selector as the list calls take it."""
-    terms = [f"{key}={value}" for key, value in sorted((selector.match_labels or {}).items())]
-    for one in selector.match_expressions or []:
-        values = ",".join(one.values or [])
-        terms.append(
-            {
-                "In": f"{one.key} in ({values})",
-                "NotIn": f"{one.key} notin ({values})",
-                "Exists": one.key,
-                "DoesNotExist": f"!{one.key}",
-            }[one.operator]
-        )
-    return ",".join(terms)
+    if seconds.isdecimal():
+        return float(seconds)
+    status = _status(error.body or "")
+    return float(status.details.retry_after_seconds) or None if status else None

@@ -5,27 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 from http import HTTPStatus
-from typing import TypeVar, assert_never
+from typing import TypeVar
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from executors.targets.late import wait_out
+from executors.targets.offers import not_offered
+from pipeline.domain.action import Action, ManualAction, Operation, RestartAction, RestartInstance, ScaleAction, ScaleTo
+from pipeline.domain.capability import Declaration, Offer, RightCheck
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.execution import Finding, Intent
-from pipeline.domain.plan import (
-    Action,
-    InstanceState,
-    ManualAction,
-    Operation,
-    RestartAction,
-    RestartInstance,
-    ScaleAction,
-    ScaleTo,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import InstanceState, TargetRef, TargetState
 from pipeline.ports.targets import Target
 
 _T = TypeVar("_T")
@@ -82,6 +74,27 @@ class LocalProcessTarget(Target):
     def platform(self) -> str:
         return "local_process"
 
+    def declares(self) -> Declaration:
+        return Declaration(
+            offers=(
+                Offer("restart", False, ("POST /v1/services/NAME/restart",), "the uid of the process, the fence"),
+                Offer("scale", True, ("POST /v1/services/NAME/scale",), "the service's generation, the fence"),
+            ),
+            observes=(
+                "processes and which are ready",
+                "replicas wanted, now and one hour ago",
+                "the journal of changes",
+            ),
+            reads=("GET /v1/services/NAME", "GET /v1/journal"),
+        )
+
+    async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
+        await self._service(ref)
+        declared = self.declares()
+        said = "the supervisor listens on this machine alone and asks nobody who they are"
+        rights = [*declared.reads, *(right for offer in declared.offers for right in offer.rights)]
+        return tuple(RightCheck(right, True, said) for right in rights)
+
     async def resolve(self, address: WorkloadAddress) -> TargetRef:
         service = await self._read_service(address.name)
         if service is None or service.namespace != address.namespace:
@@ -117,7 +130,7 @@ class LocalProcessTarget(Target):
             case ScaleTo(replicas=replicas):
                 return f"scaled {ref.describe()} from {service.replicas} to {replicas}"
             case _:
-                assert_never(operation)
+                raise not_offered("local_process", operation)
 
     async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
         service = await self._service(ref)
@@ -135,7 +148,7 @@ class LocalProcessTarget(Target):
             case ScaleTo(replicas=replicas):
                 return complete and service.replicas == replicas
             case _:
-                assert_never(operation)
+                raise not_offered("local_process", operation)
 
     async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:
         """What came of a dispatched operation, by the supervisor's journal; takes up to ``timeout_s``.
@@ -168,7 +181,7 @@ class LocalProcessTarget(Target):
             case ManualAction(command=command):
                 return command
             case _:
-                assert_never(action)
+                raise not_offered("local_process", action)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -270,7 +283,7 @@ def _wish(operation: Operation, generation: int) -> tuple[str, dict[str, str | i
         case ScaleTo(replicas=replicas):
             return "scale", {"replicas": replicas, "if_generation": generation}
         case _:
-            assert_never(operation)
+            raise not_offered("local_process", operation)
 
 
 def _is_trace(change: _Change, ref: TargetRef, operation: Operation, intent: Intent) -> bool:
@@ -282,7 +295,7 @@ def _is_trace(change: _Change, ref: TargetRef, operation: Operation, intent: Int
         case ScaleTo(replicas=replicas):
             return change.kind == "scale" and change.detail.get("to") == replicas
         case _:
-            assert_never(operation)
+            raise not_offered("local_process", operation)
 
 
 def _would_be_refused(service: _Service, operation: Operation, intent: Intent) -> bool:
@@ -292,7 +305,7 @@ def _would_be_refused(service: _Service, operation: Operation, intent: Intent) -
         case ScaleTo():
             return str(service.generation) != intent.generation
         case _:
-            assert_never(operation)
+            raise not_offered("local_process", operation)
 
 
 def _why(error: Exception) -> str:

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.domain.action import RestartAction
 from pipeline.domain.ids import IncidentId, PlanId, SlackUserId
-from pipeline.domain.plan import Plan, RestartAction, TargetState
+from pipeline.domain.plan import Plan, TargetState
 from pipeline.domain.severity import Severity
 
 TIERS = (1, 2, 3, 4)

@@ -22,9 +22,10 @@ from pydantic import (
     ValidationError,
 )
 
+from pipeline.domain.action import Name
 from pipeline.domain.approval import ApprovalRule
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.plan import Name
+from pipeline.domain.plan import Platform
 from pipeline.domain.telemetry import Signal
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -37,7 +38,7 @@ class WorkloadAddress(BaseModel):
     """Where a service runs, as a person writes it; the registry resolves it to exactly one uid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    platform: Literal["local_process", "kubernetes"]
+    platform: Platform
     namespace: Name
     name: Name
 
@@ -228,10 +229,32 @@ class Traits(BaseModel):
     slo: Objective | None = None
 
 
+class Role(StrEnum):
+    """What of a service can be acted on."""
+
+    WORKLOAD = "target"
+    CONFIG = "config"
+    CERTIFICATE = "certificate"
+    LOGS = "logs"
+    NODE = "node"
+    """Of a replica; not in the catalogue, for replicas move."""
+
+
 class Service(Traits):
-    """One service; ``target`` is where it can be acted on."""
+    """One service, and what of it can be acted on.
+
+    ``target`` is what runs, ``config`` the repository or application that says how, ``certificate`` what it shows its
+    callers, ``logs`` the files that it writes.
+    """
 
     target: WorkloadAddress | None = None
+    config: WorkloadAddress | None = None
+    certificate: WorkloadAddress | None = None
+    logs: WorkloadAddress | None = None
+
+    def address(self, role: Role) -> WorkloadAddress | None:
+        found: WorkloadAddress | None = getattr(self, role.value, None)
+        return found
 
 
 class Watch(Traits):
@@ -239,7 +262,7 @@ class Watch(Traits):
     what they do in a shell). With a ``provider`` each can be acted on there, under its own name."""
 
     namespace: Name
-    provider: Literal["local_process", "kubernetes"] | None = None
+    provider: Platform | None = None
     exclude: tuple[str, ...] = ()
 
     def covers(self, service: ServiceName) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -10,14 +11,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.domain.action import Bounds, Concurrency, Operation, RestartInstance
 from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
 from pipeline.domain.lifecycle import ExecutionState
-from pipeline.domain.plan import (
-    Operation,
-    ScaleTo,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import TargetRef, TargetState
 
 
 class StepState(StrEnum):
@@ -49,6 +46,9 @@ class StoodBefore(_Stored):
     revision: str
     rollout: str
     instances: tuple[SeenInstance, ...]
+    bounds: Bounds | None = None
+    concurrency: Concurrency | None = None
+    cordoned: bool | None = None
 
 
 def stood_before(state: TargetState) -> StoodBefore:
@@ -59,6 +59,9 @@ def stood_before(state: TargetState) -> StoodBefore:
         revision=state.revision,
         rollout=state.rollout,
         instances=tuple(SeenInstance(name=one.name, uid=one.uid) for one in state.instances),
+        bounds=state.bounds,
+        concurrency=state.concurrency,
+        cordoned=state.cordoned,
     )
 
 
@@ -114,16 +117,16 @@ class Execution:
     def awaits_canary(self) -> bool:
         """Whether the first step stands, others are to follow, and nobody knows yet how its replica does."""
         return (
-            has_canary(self.kind, len(self.steps))
+            has_canary(self.kind, [step.operation for step in self.steps])
             and self.physical_changes > 0
             and bool(self.pending)
             and not self.canary_verdict
         )
 
 
-def has_canary(kind: str, steps: int) -> bool:
-    """A rollback is in a hurry, and a single step leaves nothing to hold back."""
-    return kind == "apply" and steps > 1
+def has_canary(kind: str, steps: Sequence[Operation]) -> bool:
+    """A rollback is in a hurry, a single step leaves nothing to hold back, and only a replica can be watched."""
+    return kind == "apply" and len(steps) > 1 and isinstance(steps[0], RestartInstance)
 
 
 def batch_size(*, ready: int, share: float) -> int:
@@ -137,25 +140,22 @@ def next_batch(execution: Execution, *, ready: int, share: float) -> tuple[Step,
     begun = tuple(step for step in pending if step.batch)
     if begun:
         return begun
-    if has_canary(execution.kind, len(execution.steps)) and not any(step.batch for step in execution.steps):
+    if _sends_canary(execution) and not any(step.batch for step in execution.steps):
         return pending[:1]
     return pending[: batch_size(ready=ready, share=share)]
 
 
-def batches(kind: str, steps: int, *, ready: int, share: float) -> tuple[tuple[int, ...], ...]:
+def _sends_canary(execution: Execution) -> bool:
+    return has_canary(execution.kind, [step.operation for step in execution.steps])
+
+
+def batches(kind: str, steps: Sequence[Operation], *, ready: int, share: float) -> tuple[tuple[int, ...], ...]:
     """The numbers of the steps as they would go out if nothing changed meanwhile."""
     first = 1 if has_canary(kind, steps) else 0
     size = batch_size(ready=ready, share=share)
-    rest = [tuple(range(start, min(start + size, steps + 1))) for start in range(first + 1, steps + 1, size)]
+    last = len(steps) + 1
+    rest = [tuple(range(start, min(start + size, last))) for start in range(first + 1, last, size)]
     return (((1,),) if first else ()) + tuple(rest)
-
-
-def change_of_replicas(execution: Execution) -> str:
-    """``4 → 2 replicas``, by what stood before and what was wanted; empty where no number was changed."""
-    step = execution.steps[0] if execution.steps else None
-    if step is None or step.before is None or not isinstance(step.operation, ScaleTo):
-        return ""
-    return f"{step.before.replicas} → {step.operation.replicas} replicas"
 
 
 @dataclass(frozen=True, slots=True)

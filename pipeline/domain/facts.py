@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.domain.action import ActionKind
 from pipeline.domain.changes import ChangeEvent
 from pipeline.domain.ids import ServiceName
 
@@ -17,7 +18,8 @@ class Facts:
     ``memory_ratio_by_instance``: 0..1 of its limit. ``memory_slope_per_min``: growth of the worst instance's ratio a
     minute. ``slow_callees``: services below this one whose latency breaches too. ``recent_changes``: of the service
     itself since an hour before the trouble, oldest first. ``recovered``: every series of the incident's anomalies was
-    measured just now and is back inside its bound.
+    measured just now and is back inside its bound. ``in_vain``: kinds of action that were carried out for this very
+    incident and did not help.
     """
 
     traffic_ratio: float | None = None
@@ -29,3 +31,4 @@ class Facts:
     replicas: int | None = None
     recent_changes: tuple[ChangeEvent, ...] = ()
     recovered: bool = False
+    in_vain: tuple[ActionKind, ...] = ()

@@ -3,83 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.domain.action import Action, ActionKind, Bounds, Concurrency, LogFile, Name, RevisionName, Uid
 from pipeline.domain.ids import IncidentId, PlanId
 from pipeline.domain.lifecycle import PlanState
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?$")]
-"""A platform's object name: no wildcard, no selector, nothing outside ASCII."""
-
-MAX_RESTARTS = 50
-"""Replicas that one action may restart."""
-MAX_REPLICAS = 1000
-"""Replicas that a target may be scaled from or to."""
-MAX_WHY = 300
-"""Characters of the reason why a person has to act."""
+Platform = Literal[
+    "local_process",
+    "kubernetes",
+    "kubernetes_node",
+    "ecs",
+    "asg",
+    "lambda",
+    "azure_app_service",
+    "azure_functions",
+    "git",
+    "github",
+    "argocd",
+    "cert_manager",
+    "certificate_file",
+    "pod_logs",
+    "log_files",
+]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class InstanceRef(_Frozen):
-    """One replica, by name and by the platform's own id."""
-
-    name: Name
-    uid: Annotated[str, Field(min_length=1, max_length=128)]
-
-
-def _each_once(instances: tuple[InstanceRef, ...]) -> tuple[InstanceRef, ...]:
-    if len({instance.uid for instance in instances}) < len(instances):
-        raise ValueError("the same replica is named twice")
-    return instances
-
-
-class RestartAction(_Frozen):
-    """Restart these replicas, each once: the first alone and watched, the others in batches."""
-
-    kind: Literal["restart"] = "restart"
-    instances: Annotated[
-        tuple[InstanceRef, ...],
-        Field(min_length=1, max_length=MAX_RESTARTS, strict=False),
-        AfterValidator(_each_once),
-    ]
-
-
-class ScaleAction(_Frozen):
-    """Set the number of replicas: absolute, so that doing it twice is doing it once."""
-
-    kind: Literal["scale"] = "scale"
-    from_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
-    to_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
-
-
-class ManualAction(_Frozen):
-    """Nothing that an executor here can do; a person runs the command."""
-
-    kind: Literal["manual"] = "manual"
-    command: Annotated[str, Field(min_length=1, max_length=1000)]
-    why_manual: Annotated[str, Field(min_length=1, max_length=MAX_WHY)]
-
-
-TargetAction = RestartAction | ScaleAction
-"""What an executor can do to a target."""
-
-Action = Annotated[TargetAction | ManualAction, Field(discriminator="kind")]
-
-
 class TargetRef(_Frozen):
-    """Exactly one workload. ``uid`` changes when it is recreated under the same name."""
+    """Exactly one thing that can be acted on. ``uid`` changes when it is recreated under the same name."""
 
-    platform: Literal["local_process", "kubernetes"]
+    platform: Platform
     namespace: Name
     name: Name
-    uid: Annotated[str, Field(min_length=1, max_length=128)]
+    uid: Uid
 
     def describe(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -87,11 +51,21 @@ class TargetRef(_Frozen):
 
 @dataclass(frozen=True, slots=True)
 class InstanceState:
-    """One live replica."""
+    """One live replica. ``node`` is the machine it is on, where the platform says so."""
 
     name: str
     uid: str
     ready: bool
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Something that can be rolled back to; ``title`` and ``at`` as far as the platform says."""
+
+    name: RevisionName
+    title: str = ""
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,38 +73,49 @@ class TargetState:
     """A target as it was read. ``generation`` changes with every change of what is wanted of the target.
 
     ``replicas`` is the number wanted, ``instances`` those that exist; ``replicas_1h_ago`` is None when the platform
-    keeps no such history. ``revision`` is what runs in them (its images); empty where the platform does not say.
+    keeps no such history. ``revision`` is what runs in them (its images); empty where the platform does not say. What a
+    platform does not know of stays at its default: a certificate has no replicas, a workload no ``not_after``.
     """
 
     ref: TargetRef
     generation: str
-    replicas: int
-    instances: tuple[InstanceState, ...]
+    replicas: int = 0
+    instances: tuple[InstanceState, ...] = ()
     replicas_1h_ago: int | None = None
     revision: str = ""
     rollout: str = ""
     """The platform's own name for what is rolled out, which it can go back to; empty where it has none."""
+    revisions: tuple[Revision, ...] = ()
+    """What it can be rolled back to, the latest first, without the one that runs."""
+    bounds: Bounds | None = None
+    """Between which an autoscaler chooses the replicas; None where none does."""
+    concurrency: Concurrency | None = None
+    cordoned: bool | None = None
+    files: tuple[LogFile, ...] = ()
+    not_after: datetime | None = None
+    away_at_once: int | None = None
+    """Replicas that are away at a time while the platform rolls something out; None: it may be all."""
+    away_rolling_back: int | None = None
+    """The same while it goes back to an earlier revision, where that is another number (a swap of warm slots)."""
+    refuses: Mapping[ActionKind, str] = field(default_factory=dict)
+    """Of the kinds that the platform offers, those that this very target does not take now, each with the reason."""
 
     @property
     def ready(self) -> int:
         return sum(instance.ready for instance in self.instances)
 
 
-class RestartInstance(_Frozen):
-    """Physical operation: replace this very replica; refused by the target when its uid is gone."""
-
-    op: Literal["restart_instance"] = "restart_instance"
-    instance: InstanceRef
+Risk = Literal["low", "medium", "high"]
 
 
-class ScaleTo(_Frozen):
-    """Physical operation: want this many replicas."""
+class Alternative(_Frozen):
+    """Another way that was weighed and not taken, in words for the card. ``kind`` can be asked for."""
 
-    op: Literal["scale_to"] = "scale_to"
-    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
-
-
-Operation = Annotated[RestartInstance | ScaleTo, Field(discriminator="op")]
+    kind: ActionKind | Literal["manual"]
+    what: Annotated[str, Field(max_length=400)]
+    effect: Annotated[str, Field(max_length=300)]
+    risk: Risk
+    reversible: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +141,8 @@ class Plan:
     """What ran in the target when the plan was made."""
     token: str = ""
     """The plan's name on buttons: random, so that no other plan can be named by guessing."""
+    risk: Risk | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
 
 def plan_hash(
@@ -179,35 +166,3 @@ def plan_text(
     """What the hash of a plan covers: five lines, with the action and the target as JSON."""
     where = target.model_dump_json() if target else ""
     return "\n".join((str(incident_id), str(revision), action.model_dump_json(), where, generation))
-
-
-def operations(action: Action) -> tuple[Operation, ...]:
-    """The physical steps of an action, in order; none for a manual one."""
-    match action:
-        case RestartAction():
-            return tuple(RestartInstance(instance=instance) for instance in action.instances)
-        case ScaleAction():
-            return (ScaleTo(replicas=action.to_replicas),)
-        case ManualAction():
-            return ()
-        case _:
-            assert_never(action)
-
-
-def describe_action(action: Action) -> str:
-    """``Restart checkout-1, checkout-2, one replica first`` or ``Scale from 2 to 4 replicas``."""
-    match action:
-        case RestartAction():
-            names = ", ".join(instance.name for instance in action.instances)
-            return f"Restart {names}" + (", one replica first" if len(action.instances) > 1 else "")
-        case ScaleAction():
-            return f"Scale from {action.from_replicas} to {action.to_replicas} replicas"
-        case ManualAction():
-            return "By hand"
-        case _:
-            assert_never(action)
-
-
-def is_reversible(action: Action) -> bool:
-    """Whether a second action can put back what stood before (a restarted process cannot be un-restarted)."""
-    return isinstance(action, ScaleAction)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pipeline.domain.action import TargetAction
 from pipeline.domain.execution import Execution, Intent, SeenInstance, StoodBefore
-from pipeline.domain.ids import ExecutionId, PlanId
+from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
 from pipeline.domain.lifecycle import ExecutionState
-from pipeline.domain.plan import (
-    Plan,
-    TargetAction,
-)
+from pipeline.domain.plan import Plan
 from pipeline.ports.locks import Lock
 
 TAKEN_OVER = "another worker took this execution over"
@@ -41,6 +39,10 @@ class ExecutionStore(Protocol):
         ...
 
     async def get(self, execution_id: ExecutionId) -> Execution | None: ...
+    async def of_incident(self, incident_id: IncidentId) -> Sequence[Execution]:
+        """Every execution of its plans, rollbacks too, in the order they were made."""
+        ...
+
     async def of_plan(self, plan_id: PlanId, kind: Literal["apply", "rollback"]) -> Execution | None: ...
     async def claim(self, *, worker: str, lease_s: float) -> Execution | None:
         """A ready execution, its fence raised, leased to ``worker``."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
-from pipeline.domain.ids import ExecutionId, PlanId
-
-ActionKind = Literal["restart", "scale"]
+from pipeline.domain.action import ActionKind
+from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,10 @@ class ActionHistory:
 
 class HistoryStore(Protocol):
     """The past that the guardrails judge by."""
+
+    async def in_vain(self, incident_id: IncidentId) -> tuple[ActionKind, ...]:
+        """The kinds of action that were carried out for an incident and did not help, in the order they were."""
+        ...
 
     async def saw(self, target_uid: str, replicas: int) -> None:
         """Notes how many replicas are wanted of a target now; what is older than a few hours is dropped."""

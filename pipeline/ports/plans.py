@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.domain.action import Action
 from pipeline.domain.approval import Approval
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import IncidentId, PlanId
 from pipeline.domain.lifecycle import PlanState
-from pipeline.domain.plan import (
-    Action,
-    Plan,
-    TargetRef,
-)
+from pipeline.domain.plan import Alternative, Plan, Risk, TargetRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,8 @@ class PlanDraft:
     requested_by: str = ""
     """Who asked for this revision; empty when the bot proposed it."""
     target_revision: str = ""
+    risk: Risk | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class PlanStore(Protocol):

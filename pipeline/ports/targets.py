@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from pipeline.domain.action import Action, Operation
+from pipeline.domain.capability import Declaration, RightCheck
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.execution import Finding, Intent
-from pipeline.domain.plan import (
-    Action,
-    Operation,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import TargetRef, TargetState
 
 
 class Target(Protocol):
@@ -19,7 +16,15 @@ class Target(Protocol):
 
     @property
     def platform(self) -> str:
-        """``local_process`` or ``kubernetes``."""
+        """Its name, as the catalogue writes it."""
+        ...
+
+    def declares(self) -> Declaration:
+        """What it can do, what it can take back, what it reads, and the rights that it needs."""
+        ...
+
+    async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
+        """The rights that ``declares`` names, as far as they can be proven without acting. Raises as ``observe``."""
         ...
 
     async def resolve(self, address: WorkloadAddress) -> TargetRef:
@@ -72,6 +77,10 @@ class Target(Protocol):
 
 class Targets(Protocol):
     """All platforms that are set up."""
+
+    def platforms(self) -> tuple[str, ...]:
+        """The names of those that are set up, sorted."""
+        ...
 
     def for_platform(self, platform: str) -> Target:
         """Raises PermanentError, naming the extra or setting that is missing."""

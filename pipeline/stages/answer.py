@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.diagnosis import Evidence, Hypothesis
 from pipeline.domain.errors import PermanentError, SreBotError, TemporaryError
 from pipeline.domain.facts import Facts
 from pipeline.domain.ids import EvidenceId, IncidentId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import describe_action
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
 from pipeline.ports.model import GaveNoAnswer, GaveNoUsableAnswer, OnText, Question, Reply

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from executors.guardrails.inputs import GRAPH_MAX_AGE_S
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.anomaly import SYMPTOM_KINDS, Anomaly, DetectionResult, DetectionSettings
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.catalogue import Catalogue
@@ -16,7 +17,6 @@ from pipeline.domain.ids import IncidentId, incident_label
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import QUIET_INCIDENT_STATES, IncidentState, PlanState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
-from pipeline.domain.plan import describe_action
 from pipeline.domain.severity import SeverityResult
 from pipeline.domain.telemetry import SIGNAL_TITLE, SeriesKey, format_value
 from pipeline.domain.topology import DependencyGraph

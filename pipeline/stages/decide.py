@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import read_facts
+from pipeline.domain.action import ManualAction
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.approval import (
     Approval,
     ApprovalRule,
@@ -23,7 +25,7 @@ from pipeline.domain.ids import PlanId, SlackUserId
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.notice import CardNotice, ThreadNotice, ThreadPart
-from pipeline.domain.plan import ManualAction, Plan, TargetRef, TargetState, describe_action
+from pipeline.domain.plan import Plan, TargetRef, TargetState
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.catalogue import CatalogueSource
 from pipeline.ports.clock import Clock

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.domain.action import ManualAction
 from pipeline.domain.approval import ApprovalRule, Ballot, DecisionResult
 from pipeline.domain.baseline import Expectation
 from pipeline.domain.catalogue import Catalogue
@@ -16,7 +17,7 @@ from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId, in
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
 from pipeline.domain.phase import RUNNING_PHASES, Criterion, Phase, graduation
-from pipeline.domain.plan import ManualAction, Plan
+from pipeline.domain.plan import Plan
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock

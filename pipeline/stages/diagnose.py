@@ -120,7 +120,9 @@ class Diagnoser:
         service = case.incident.service
         own_first = sorted(case.anomalies, key=lambda item: item.anomaly.key.service != service)
         anomalies = [item.anomaly for item in own_first]
-        gathering = self._investigator.gather(service, anomalies, bank, self._clock.now())
+        async with self._store.begin() as uow:
+            in_vain = await uow.history.in_vain(case.incident.id)
+        gathering = self._investigator.gather(service, anomalies, bank, self._clock.now(), in_vain=in_vain)
         dossier, (found, entry, notes) = await asyncio.gather(gathering, self._retrieve(case, alerts))
         question = Question(service, anomalies, dossier.evidence, found.passages, dossier.facts, dossier.tools)
         return _Work(question, dossier, found.novel, (*dossier.entries, entry), (*notes, *dossier.blind))

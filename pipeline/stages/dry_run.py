@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from executors.guardrails.blast_radius import share_at_once
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import observe_or_none, read_facts
-from executors.ledger import describe
+from pipeline.domain.action import ManualAction, Operation, TargetAction, operations, touches_replicas
+from pipeline.domain.action_words import describe_action, describe_operation
 from pipeline.domain.errors import PermanentError, SreBotError, TemporaryError
 from pipeline.domain.execution import batches, has_canary
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import PlanState
-from pipeline.domain.plan import (
-    ManualAction,
-    Operation,
-    Plan,
-    RestartAction,
-    TargetAction,
-    TargetRef,
-    TargetState,
-    describe_action,
-    operations,
-)
+from pipeline.domain.plan import Plan, TargetRef, TargetState
 from pipeline.ports.store import Store
 from pipeline.ports.targets import Target, Targets
 from pipeline.stages.settings import LoopSettings
@@ -45,7 +39,8 @@ async def dry_run(case: Case | None, store: Store, targets: Targets, settings: L
     target = targets.for_platform(plan.target.platform)
     observed = await observe_or_none(target, plan.target)
     share = min(settings.batch_share, settings.limits.max_share)
-    order = batches("apply", len(operations(plan.action)), ready=observed.ready if observed else 0, share=share)
+    steps = operations(plan.action)
+    order = batches("apply", steps, ready=observed.ready if observed else 0, share=share)
     async with store.begin() as uow:
         facts = await read_facts(
             uow,
@@ -65,7 +60,7 @@ async def dry_run(case: Case | None, store: Store, targets: Targets, settings: L
     verdict = "would be carried out" if result.allowed else "would be refused"
     lines = [f"{describe_action(plan.action)} on {plan.target.platform} {plan.target.describe()} {verdict} now:"]
     lines += await _steps(target, plan.target, plan.action, plan.generation)
-    lines += _order(order, settings.canary.watch_s)
+    lines += _order(steps, order, settings.canary.watch_s)
     lines.append(f"Predicted blast radius: {_radius(plan, order, observed)}; {_callers(facts.callers)}")
     lines.append(f"By hand: {target.command(plan.target, plan.action)}")
     lines += [f"{'✅' if one.allowed else '⛔'} {one.rule.replace('_', ' ')}: {one.reason}" for one in result.answers]
@@ -76,7 +71,7 @@ async def _steps(target: Target, ref: TargetRef, action: TargetAction, generatio
     steps = operations(action)
     lines: list[str] = []
     for number, operation in enumerate(steps[:SHOWN], start=1):
-        lines.append(f"{number}. {describe(operation)}")
+        lines.append(f"{number}. {describe_operation(operation)}")
         lines += [f"    {line}" for line in await _calls(target, ref, operation, generation)]
     more = len(steps) - SHOWN
     return lines if more <= 0 else [*lines, f"… and {more} more of the same form"]
@@ -94,8 +89,8 @@ async def _calls(target: Target, ref: TargetRef, operation: Operation, generatio
     return [*sent, said] if said else sent
 
 
-def _order(order: tuple[tuple[int, ...], ...], watch_s: float) -> list[str]:
-    if not has_canary("apply", sum(len(batch) for batch in order)):
+def _order(steps: Sequence[Operation], order: tuple[tuple[int, ...], ...], watch_s: float) -> list[str]:
+    if not has_canary("apply", steps):
         return []
     said = [f"batch 1 is the canary: step 1, watched for {watch_s:g} s once it is ready"]
     said += [
@@ -108,11 +103,9 @@ def _order(order: tuple[tuple[int, ...], ...], watch_s: float) -> list[str]:
 def _radius(plan: Plan, order: tuple[tuple[int, ...], ...], observed: TargetState | None) -> str:
     if observed is None:
         return "unknown, the target cannot be read"
-    if isinstance(plan.action, RestartAction):
-        away = max(len(batch) for batch in order)
-    else:
-        wanted = getattr(plan.action, "to_replicas", observed.replicas)
-        away = max(len(observed.instances) - wanted, 0)
+    if isinstance(plan.action, ManualAction) or not touches_replicas(plan.action):
+        return "no replica is touched"
+    away = round(share_at_once(plan.action, observed, max(len(batch) for batch in order)) * observed.ready)
     return f"at most {away} of {observed.ready} ready replicas away at once"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
 
+from pipeline.domain.action import ActionKind
 from pipeline.domain.activity import Activity
 from pipeline.domain.anomaly import Anomaly
 from pipeline.domain.changes import ChangeEvent
@@ -274,6 +275,13 @@ def of_target(target: TargetState, service: ServiceName, window: Window) -> Evid
             "instances": [{"name": one.name, "ready": one.ready} for one in target.instances[:50]],
         },
     )
+
+
+def of_remedy_in_vain(kind: ActionKind, service: ServiceName, window: Window) -> Evidence:
+    """What was done about this very incident and did not help: it speaks against the cause that called for it."""
+    statement = f"a {kind.replace('_', ' ')} was carried out for this incident and did not help"
+    item = window.fact("target", statement, "executions of this incident", kind, service)
+    return replace(item, sign=Sign.ABNORMAL, snapshot={"in_vain": kind})
 
 
 def of_trace(trace: Trace, service: ServiceName, query: str, window: Window) -> Evidence:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from pipeline.domain.action import ActionKind
 from pipeline.domain.anomaly import SENSITIVITY, Anomaly, DetectionSettings
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.diagnosis import Evidence, Sign
@@ -25,6 +26,7 @@ from pipeline.stages.findings import (
     Window,
     of_anomaly,
     of_pattern,
+    of_remedy_in_vain,
     of_series,
     of_target,
     of_topology,
@@ -94,9 +96,10 @@ class Investigator:
         now: datetime,
         *,
         look_back_s: float = LOOK_BACK_S,
+        in_vain: Sequence[ActionKind] = (),
     ) -> Dossier:
         """The dossier of ``service``: as it is now, over the ``look_back_s`` seconds before ``now``, and of the hour
-        before the first anomaly, where there are any."""
+        before the first anomaly, where there are any. ``in_vain``: what was done about it already and did not help."""
         window = Window(now - timedelta(seconds=look_back_s), now)
         judge = self._judge(bank, now)
         began = min((anomaly.started_at for anomaly in anomalies), default=now)
@@ -119,6 +122,8 @@ class Investigator:
         _around(notes, service, seen, window, since)
         if target is not None:
             notes.add(of_target(target, service, window))
+        for kind in in_vain:
+            notes.add(of_remedy_in_vain(kind, service, window))
         if ranking := await _ranked(anomalies, seen, began):
             query = f"rank over {service} and its neighbours"
             notes.add(window.fact("ranking", f"root cause ranking: {ranking}", query, service))
@@ -127,6 +132,7 @@ class Investigator:
         entries.append(_call("judge", f"{len(seen.window)} series", (time.monotonic() - started) * 1000, "ok"))
         blind = [f"{one.source} gave nothing: {'; '.join(one.failures)}" for one in seen.health if one.failures]
         facts = self._facts(service, anomalies, seen, judged, target, judge)
+        facts = replace(facts, in_vain=tuple(in_vain))
         services = {key.service for key in bank} | {service, *others}
         more = Reads(self._ports, judge, services, graph=seen.graph, about=service)
         tools = IncidentTools(more, notes.ledger, self._limits)

@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import read_facts
+from pipeline.domain.action import Action, ManualAction
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.approval import choose_rule, rules_in_force
 from pipeline.domain.catalogue import Catalogue
 from pipeline.domain.confidence import PROPOSE_FROM
@@ -16,21 +18,16 @@ from pipeline.domain.incident import Incident
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    Action,
-    ManualAction,
-    Plan,
-    RestartAction,
-    ScaleAction,
-    describe_action,
-)
-from pipeline.domain.strategy import choose_action
+from pipeline.domain.plan import Plan
+from pipeline.domain.strategy import ALTERNATIVES, Option, options
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.plans import PlanDraft
 from pipeline.ports.store import Store, UnitOfWork
+from pipeline.ports.targets import Targets
 from pipeline.stages.advance import advance
 from pipeline.stages.investigate import Dossier
 from pipeline.stages.settings import LoopSettings
+from pipeline.stages.sites import SiteReader
 
 _PARTS = (ThreadNotice(part=ThreadPart.EVIDENCE), ThreadNotice(part=ThreadPart.REASONING))
 
@@ -38,8 +35,9 @@ _PARTS = (ThreadNotice(part=ThreadPart.EVIDENCE), ThreadNotice(part=ThreadPart.R
 class Proposer:
     """Records the diagnosis and the plan made from it, in one transaction."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, settings: LoopSettings) -> None:
+    def __init__(self, store: Store, targets: Targets, catalogue: Catalogue, settings: LoopSettings) -> None:
         self._store = store
+        self._sites = SiteReader(targets, catalogue)
         self._catalogue = catalogue
         self._settings = settings
 
@@ -68,23 +66,16 @@ class Proposer:
         passages: Sequence[Passage],
         entries: Sequence[TraceEntry],
     ) -> None:
-        action = choose_action(diagnosis, dossier.facts, dossier.target, dossier.target_problem)
+        sites = await self._sites.read(
+            incident.service, dossier.target, dossier.target_problem, diagnosis.suspect_instances
+        )
+        ways = options(diagnosis, dossier.facts, sites, in_vain=dossier.facts.in_vain)
+        chosen, action = ways[0], ways[0].action
         async with self._store.begin() as uow:
             if dossier.target is not None:
                 await uow.history.saw(dossier.target.ref.uid, dossier.target.replicas)
-            guardrails = await self._gate(uow, incident, diagnosis, action, dossier)
-            draft = PlanDraft(
-                incident_id=incident.id,
-                action=action,
-                target=dossier.target.ref if dossier.target else None,
-                generation=dossier.target.generation if dossier.target else "",
-                replicas_before=dossier.target.replicas if dossier.target else 0,
-                approvals_needed=self.approvals_needed(incident),
-                expected_effect=expected_effect(action),
-                ttl_s=self._settings.approval_ttl_s,
-                target_revision=dossier.target.revision if dossier.target else "",
-            )
-            plan = await uow.plans.propose(draft, guardrails)
+            guardrails = await self._gate(uow, incident, diagnosis, chosen)
+            plan = await uow.plans.propose(self.draft(incident, chosen, ways[1:]), guardrails)
             await uow.incidents.save_diagnosis(incident.id, diagnosis, evidence, passages)
             entries = [*entries, *planned(plan, guardrails)]
             why_not = await self._why_not_offered(uow, diagnosis, action, guardrails)
@@ -103,6 +94,26 @@ class Proposer:
             if moved is None:
                 raise _Moved
 
+    def draft(
+        self, incident: Incident, chosen: Option, others: Sequence[Option], *, effect: str = "", requested_by: str = ""
+    ) -> PlanDraft:
+        """The plan for ``chosen``, bound to its target as it was read; ``effect`` in place of what is expected."""
+        state = chosen.state
+        return PlanDraft(
+            incident_id=incident.id,
+            action=chosen.action,
+            target=state.ref if state else None,
+            generation=state.generation if state else "",
+            replicas_before=state.replicas if state else 0,
+            approvals_needed=self.approvals_needed(incident),
+            expected_effect=effect or chosen.effect,
+            ttl_s=self._settings.approval_ttl_s,
+            requested_by=requested_by,
+            target_revision=state.revision if state else "",
+            risk=chosen.risk,
+            alternatives=tuple(one.as_alternative() for one in others)[:ALTERNATIVES],
+        )
+
     def approvals_needed(self, incident: Incident) -> int:
         """How many people the policy asks for; at the click it is asked again."""
         rules = rules_in_force(self._catalogue.approvals, self._settings.approvals)
@@ -113,19 +124,19 @@ class Proposer:
         uow: UnitOfWork,
         incident: Incident,
         diagnosis: Diagnosis,
-        action: Action,
-        dossier: Dossier,
+        chosen: Option,
     ) -> GuardrailResult:
-        if isinstance(action, ManualAction) or dossier.target is None:
+        action, state = chosen.action, chosen.state
+        if isinstance(action, ManualAction) or state is None:
             return GuardrailResult()
         facts = await read_facts(
             uow,
             catalogue=self._settings.catalogue,
             incident=incident,
             action=action,
-            ref=dossier.target.ref,
-            generation=dossier.target.generation,
-            observed=dossier.target,
+            ref=state.ref,
+            generation=state.generation,
+            observed=state,
             diagnosis=diagnosis,
             plan_id=None,
             started=False,
@@ -178,6 +189,8 @@ def planned(plan: Plan, guardrails: GuardrailResult) -> list[TraceEntry]:
                 "target": plan.target.model_dump(mode="json") if plan.target else None,
                 "generation": plan.generation,
                 "requested_by": plan.requested_by,
+                "risk": plan.risk,
+                "alternatives": [one.model_dump(mode="json") for one in plan.alternatives],
             },
         )
     ]
@@ -200,16 +213,6 @@ def guardrail_entry(when: str, result: GuardrailResult) -> TraceEntry:
             ],
         },
     )
-
-
-def expected_effect(action: Action) -> str:
-    """What the action should bring, for the card."""
-    if isinstance(action, RestartAction):
-        return "memory falls back to its baseline; the other replicas carry the traffic meanwhile"
-    if isinstance(action, ScaleAction):
-        factor = action.to_replicas / action.from_replicas
-        return f"each replica gets {1 / factor:.0%} of today's load; p99 falls back to its baseline"
-    return "depends on what is found"
 
 
 class _Moved(Exception):

@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import observe_or_none, read_facts
-from pipeline.domain.catalogue import Catalogue
-from pipeline.domain.diagnosis import Category
+from pipeline.domain.action import MAX_RESTARTS, InstanceRef, ManualAction, RestartAction, ScaleAction, TargetAction
+from pipeline.domain.action_words import describe_action
+from pipeline.domain.catalogue import Catalogue, Role
+from pipeline.domain.diagnosis import Diagnosis
+from pipeline.domain.effects import expected_effect, risk_of
 from pipeline.domain.errors import PermanentError, TemporaryError
+from pipeline.domain.facts import Facts
 from pipeline.domain.ids import IncidentId, SlackUserId
-from pipeline.domain.incident import Case
+from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    MAX_RESTARTS,
-    InstanceRef,
-    RestartAction,
-    ScaleAction,
-    TargetAction,
-    TargetState,
-    describe_action,
-)
-from pipeline.ports.plans import PlanDraft
+from pipeline.domain.plan import TargetState
+from pipeline.domain.strategy import REMEDIES, Option, options
 from pipeline.ports.store import Store
 from pipeline.ports.targets import Targets
 from pipeline.stages.advance import advance, line, record
-from pipeline.stages.propose import Proposer, expected_effect, planned
+from pipeline.stages.propose import Proposer, planned
 from pipeline.stages.settings import LoopSettings
+from pipeline.stages.sites import SiteReader
 
+BEFORE_S = 3600.0
+"""How long before an incident a change may have been made that a person wants taken back."""
 _REVISABLE = frozenset({IncidentState.AWAITING_DECISION, IncidentState.ESCALATED})
 
 
 class Wanted(BaseModel):
-    """The closed form of what may be proposed: other replicas of the incident's own target, or another number."""
+    """The closed form of what may be proposed: one of the actions that fit the checked cause. Of a restart the replicas
+    and of a scale their number can be said; all else is computed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    action: Literal["restart", "scale"]
+    action: Literal[
+        "restart",
+        "rollout_restart",
+        "scale",
+        "bounds",
+        "concurrency",
+        "roll_back",
+        "revert",
+        "truncate",
+        "renew",
+        "cordon",
+    ]
     instances: Annotated[tuple[str, ...], Field(max_length=MAX_RESTARTS)] = ()
     replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
 
@@ -52,6 +64,7 @@ class Reviser:
     ) -> None:
         self._store = store
         self._targets = targets
+        self._sites = SiteReader(targets, catalogue)
         self._catalogue = catalogue
         self._proposer = proposer
         self._settings = settings
@@ -63,14 +76,10 @@ class Reviser:
         diagnosis = case.diagnosis if case is not None else None
         if case is None or diagnosis is None:
             raise PermanentError("there is no diagnosis yet to make a plan from")
-        address = self._catalogue[case.incident.service].target
-        if address is None:
-            raise PermanentError(f"the catalogue names no target for {case.incident.service}")
-        target = self._targets.for_platform(address.platform)
-        observed = await observe_or_none(target, await target.resolve(address))
-        if observed is None:
-            raise TemporaryError("the target cannot be read now")
-        action = _action(wanted, diagnosis.category, observed)
+        option = await self._option(case.incident, diagnosis, wanted)
+        action, observed = option.action, option.state
+        if observed is None or isinstance(action, ManualAction):
+            raise PermanentError("there is nothing that an executor could do")
         doubt = _doubt(action, diagnosis.suspect_instances)
         async with self._store.begin() as uow:
             case = await uow.incidents.case(incident_id)
@@ -94,18 +103,7 @@ class Reviser:
             guardrails = decide(facts, self._settings.limits)
             if not guardrails.allowed:
                 raise PermanentError(f"guardrails refuse it: {guardrails.why_refused()}")
-            draft = PlanDraft(
-                incident_id=incident_id,
-                action=action,
-                target=observed.ref,
-                generation=observed.generation,
-                replicas_before=observed.replicas,
-                approvals_needed=self._proposer.approvals_needed(case.incident),
-                expected_effect=doubt or expected_effect(action),
-                ttl_s=self._settings.approval_ttl_s,
-                requested_by=user,
-                target_revision=observed.revision,
-            )
+            draft = self._proposer.draft(case.incident, option, (), effect=doubt, requested_by=user)
             plan = await uow.plans.propose(draft, guardrails)
             entries, said = planned(plan, guardrails), line(f"🛠 <@{user}> asked for another plan: {_short(action)}.")
             # An approval that was given meanwhile held the plan before this one: what it began is not taken back.
@@ -125,6 +123,43 @@ class Reviser:
         waits = "It waits on the card, for somebody else to approve" + (f"; {doubt}" if doubt else "")
         return f"Proposed as revision {plan.revision}: {describe_action(action)}. {waits}."
 
+    async def _option(self, incident: Incident, diagnosis: Diagnosis, wanted: Wanted) -> Option:
+        """What is asked for, on what is there now; only a kind that the diagnosed category calls for."""
+        fits = REMEDIES[diagnosis.category]
+        if wanted.action not in fits:
+            what = " or ".join(f"a {kind.replace('_', ' ')}" for kind in fits) or "no action of ours"
+            category = diagnosis.category.value.replace("_", " ")
+            raise PermanentError(f"the checked cause is {category}: {what} fits it")
+        workload, problem = await self._workload(incident)
+        sites = await self._sites.read(incident.service, workload, problem, diagnosis.suspect_instances)
+        if wanted.action in ("restart", "scale"):
+            site = sites.get(Role.WORKLOAD)
+            if site is None or site.state is None:
+                raise TemporaryError("the target cannot be read now")
+            if why := site.why_not(wanted.action):
+                raise PermanentError(why)
+            action = _named(wanted, site.state)
+            effect = expected_effect(action, diagnosis.category)
+            return Option(action, site.state, effect, risk_of(action, site.state))
+        async with self._store.begin() as uow:
+            changes = await uow.telemetry.changes(incident.opened_at - timedelta(seconds=BEFORE_S))
+        facts = Facts(recent_changes=tuple(one for one in changes if one.service == incident.service))
+        ways = options(diagnosis, facts, sites)
+        found = next((one for one in ways if one.action.kind == wanted.action), None)
+        if found is None:
+            by_hand = ways[-1].action
+            why = by_hand.why_manual if isinstance(by_hand, ManualAction) else ""
+            raise PermanentError(why or f"a {wanted.action.replace('_', ' ')} is not possible now")
+        return found
+
+    async def _workload(self, incident: Incident) -> tuple[TargetState | None, str]:
+        address = self._catalogue[incident.service].target
+        if address is None:
+            return None, f"the catalogue names no target for {incident.service}"
+        target = self._targets.for_platform(address.platform)
+        observed = await observe_or_none(target, await target.resolve(address))
+        return observed, "" if observed is not None else "the target cannot be read now"
+
 
 def _closed(case: Case) -> str:
     if case.incident.state in _REVISABLE:
@@ -132,12 +167,8 @@ def _closed(case: Case) -> str:
     return "the incident is over" if case.incident.over else "it is being acted on right now"
 
 
-def _action(wanted: Wanted, category: Category, observed: TargetState) -> TargetAction:
-    """The action on what is there now; only the kind that the diagnosed category calls for."""
-    fits = {Category.MEMORY: "restart", Category.SATURATION: "scale"}.get(category)
-    if wanted.action != fits:
-        what = f"a {fits}" if fits else "no action of ours"
-        raise PermanentError(f"the checked cause is {category.value.replace('_', ' ')}: {what} fits it")
+def _named(wanted: Wanted, observed: TargetState) -> RestartAction | ScaleAction:
+    """The replicas, or their number, as they were said."""
     if wanted.action == "scale":
         if wanted.replicas is None or wanted.replicas == observed.replicas:
             raise PermanentError(f"say to how many replicas; {observed.replicas} are wanted now")
@@ -153,7 +184,7 @@ def _action(wanted: Wanted, category: Category, observed: TargetState) -> Target
 
 def _doubt(action: TargetAction, suspects: Sequence[str]) -> str:
     """What speaks against the plan: replicas that nothing abnormal was read of."""
-    if isinstance(action, ScaleAction):
+    if not isinstance(action, RestartAction):
         return ""
     sound = [one.name for one in action.instances if one.name not in suspects]
     return f"nothing abnormal was read of {', '.join(sound)}: it may not help" if sound else ""

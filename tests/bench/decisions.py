@@ -32,11 +32,12 @@ from executors.targets.registry import Registry
 from migrations.runner import migrate
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import Action, Operation
 from pipeline.domain.approval import default_rules
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.plan import Action, InstanceState, Operation, TargetRef, TargetState
+from pipeline.domain.plan import InstanceState, TargetRef, TargetState
 from pipeline.ports.clock import SystemClock
 from pipeline.ports.store import CardPlace
 from pipeline.ports.targets import Target

@@ -140,7 +140,7 @@ def _diagnoser(store: PostgresStore, knowledge: KnowledgeBase, author: ModelDiag
         Investigator(ports, DETECTION, redactor=REDACTOR),
         knowledge.retrieval,
         Authors(author, rules, None),
-        Proposer(store, CATALOGUE, settings),
+        Proposer(store, ports.targets, CATALOGUE, settings),
         CATALOGUE,
         SystemClock(),
         settings,

@@ -144,7 +144,7 @@ class _Bench:
             Investigator(Ports(store, targets, catalogue, Witnesses((), ()), shelf), detection),
             shelf,
             Authors(rules, rules, None),
-            Proposer(store, catalogue, settings),
+            Proposer(store, targets, catalogue, settings),
             catalogue,
             clock,
             settings,

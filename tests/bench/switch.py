@@ -13,10 +13,11 @@ from executors.runner import Runner
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.locks import RedisLocks
+from pipeline.domain.action import Operation, RestartInstance
 from pipeline.domain.canary import CanarySettings
 from pipeline.domain.execution import Intent
 from pipeline.domain.ids import SlackUserId
-from pipeline.domain.plan import InstanceState, Operation, RestartInstance, TargetRef, TargetState
+from pipeline.domain.plan import InstanceState, TargetRef, TargetState
 from pipeline.domain.telemetry import Signal
 from pipeline.ports.clock import SystemClock
 from pipeline.stages.settings import LoopSettings

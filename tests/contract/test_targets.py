@@ -12,18 +12,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.domain.action import InstanceRef, RestartAction, RestartInstance, ScaleAction, ScaleTo
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.execution import Finding
-from pipeline.domain.plan import (
-    InstanceRef,
-    RestartAction,
-    RestartInstance,
-    ScaleAction,
-    ScaleTo,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import TargetRef, TargetState
 from tests.contract.targets.places import (
     BRIEF_S,
     LocalPlace,

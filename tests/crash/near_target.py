@@ -6,18 +6,11 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from bot.demo.world.messages import RestartRequest, ScaleRequest
+from pipeline.domain.action import Action, Operation, RestartInstance, ScaleTo
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import PermanentError, PreconditionFailed
 from pipeline.domain.execution import Finding, Intent
-from pipeline.domain.plan import (
-    Action,
-    InstanceState,
-    Operation,
-    RestartInstance,
-    ScaleTo,
-    TargetRef,
-    TargetState,
-)
+from pipeline.domain.plan import InstanceState, TargetRef, TargetState
 from pipeline.ports.targets import Target
 from tests.crash.recorder import NAMESPACE, SERVICE, SERVICE_UID, Recorder
 

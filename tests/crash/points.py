@@ -22,8 +22,9 @@ from executors.targets.local_process import LocalProcessTarget
 from pipeline.adapters.postgres.unit_of_work import PostgresStore, PostgresUnitOfWork
 from pipeline.adapters.redis.bus import RedisBus
 from pipeline.adapters.redis.locks import RedisLocks
+from pipeline.domain.action import Operation
 from pipeline.domain.execution import Finding, Intent
-from pipeline.domain.plan import Operation, TargetRef, TargetState
+from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.locks import Lock
 from pipeline.ports.outbox import OutboxRow
 

@@ -31,15 +31,12 @@ from executors.targets.registry import Registry
 from pipeline.adapters.memory.locks import MemoryLocks
 from pipeline.adapters.postgres.pool import Connection, Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import InstanceRef, RestartAction
 from pipeline.domain.approval import DecisionOutcome, default_rules
 from pipeline.domain.canary import CanarySettings
 from pipeline.domain.catalogue import Catalogue, Service, WorkloadAddress
 from pipeline.domain.errors import PermanentError, TemporaryError
 from pipeline.domain.ids import PlanId, SlackUserId
-from pipeline.domain.plan import (
-    InstanceRef,
-    RestartAction,
-)
 from pipeline.domain.telemetry import Signal
 from pipeline.ports.clock import SystemClock
 from pipeline.stages.decide import Decider
@@ -106,7 +103,7 @@ class Machine(RuleBasedStateMachine):
         targets, clock = Registry({"local_process": self._target}), SystemClock()
         ledger, locks = Ledger(self._store, clock), MemoryLocks()
         self._decider = Decider(self._store, targets, CatalogueFile(None), clock, loop_settings)
-        proposer = Proposer(self._store, loop_settings.catalogue, loop_settings)
+        proposer = Proposer(self._store, targets, loop_settings.catalogue, loop_settings)
         self._reviser = Reviser(self._store, targets, loop_settings.catalogue, proposer, loop_settings)
         self._runners = [
             Runner(self._store, targets, locks, ledger, loop_settings, worker=worker) for worker in ("one", "two")

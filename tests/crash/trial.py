@@ -17,8 +17,9 @@ from typing import Any
 from bot.demo.slack.person import Person
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import InstanceRef, RestartAction, ScaleAction, TargetAction
 from pipeline.domain.ids import ServiceName
-from pipeline.domain.plan import InstanceRef, RestartAction, ScaleAction, TargetAction, TargetRef
+from pipeline.domain.plan import TargetRef
 from tests.builders import CHECKOUT
 from tests.crash.crowd import READY_S, Crowd
 from tests.crash.deeds import Deeds

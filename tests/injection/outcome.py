@@ -18,27 +18,23 @@ from executors.guardrails.gate import decide
 from pipeline.adapters.llm.chat import ChatModel
 from pipeline.adapters.llm.reasoner import GaveNoUsableAnswer, ModelDiagnostician
 from pipeline.adapters.llm.rules import RulesDiagnostician
-from pipeline.domain.catalogue import Calendar
+from pipeline.domain.action import ManualAction, RestartAction, ScaleAction, TargetAction
+from pipeline.domain.catalogue import Calendar, Role
 from pipeline.domain.diagnosis import Diagnosis, Opinion
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.incident import Case, StoredAnomaly
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.notice import ThreadPart
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    ManualAction,
-    Plan,
-    RestartAction,
-    ScaleAction,
-    TargetAction,
-)
+from pipeline.domain.plan import Plan
 from pipeline.domain.review import review
-from pipeline.domain.strategy import choose_action
+from pipeline.domain.sites import Site
+from pipeline.domain.strategy import options
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.history import ActionHistory, ReplicaReading
 from pipeline.ports.model import Answer
 from pipeline.stages.examine import conclude, examine
-from tests.builders import CHECKOUT, WEB, after, make_case, make_plan
+from tests.builders import BOTH, CHECKOUT, WEB, after, make_case, make_plan
 from tests.injection.attempts import Attempt
 from tests.injection.obedient import Obedient, answers
 from tests.injection.world import GRAPH, LEAKING, TARGET, World, world
@@ -95,7 +91,7 @@ def _concluded(made: World, answer: Answer, rules: Answer) -> tuple[Case, list[S
     examined = examine(question, answer, GRAPH)
     by_rules = review(answer.hypothesis, question, None if answer is rules else rules.hypothesis)
     diagnosis, entries = conclude(question, examined, [Opinion("rules", *by_rules)], novel=False, notes=())
-    action = choose_action(diagnosis, question.facts, TARGET, "")
+    action = options(diagnosis, question.facts, {Role.WORKLOAD: Site(Role.WORKLOAD, TARGET, declared=BOTH)})[0].action
     guardrails = GuardrailResult()
     if not isinstance(action, ManualAction):
         guardrails = decide(_facts(action, diagnosis), GuardrailLimits())

@@ -16,10 +16,10 @@ from bot.catalogue import CatalogueFile
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.pool import Connection, Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import InstanceRef, RestartAction
 from pipeline.domain.approval import DecisionOutcome, default_rules
 from pipeline.domain.ids import PlanId, SlackUserId
 from pipeline.domain.lifecycle import IncidentState, PlanState
-from pipeline.domain.plan import InstanceRef, RestartAction
 from pipeline.domain.trace import TraceKind
 from pipeline.ports.clock import SystemClock
 from pipeline.stages.advance import advance

@@ -74,7 +74,8 @@ class Bench:
 
 async def incident_with_plan(sql: Connection) -> None:
     """Rows as the bot writes them: two incidents, and a plan with two decisions for the first."""
-    from pipeline.domain.plan import InstanceRef, RestartAction, TargetRef, plan_hash
+    from pipeline.domain.action import InstanceRef, RestartAction
+    from pipeline.domain.plan import TargetRef, plan_hash
 
     action = RestartAction(instances=(InstanceRef(name="checkout-1", uid="u-1"),))
     target = TargetRef(platform="kubernetes", namespace="shop", name="checkout", uid="t-1")

@@ -11,6 +11,7 @@ from bot.catalogue import CatalogueFile
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import InstanceRef, RestartAction
 from pipeline.domain.anomaly import DetectionResult, DetectionSettings
 from pipeline.domain.approval import DecisionOutcome, DecisionResult, default_rules
 from pipeline.domain.baseline import BaselineBank
@@ -19,7 +20,6 @@ from pipeline.domain.ids import PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.notice import CardNotice
-from pipeline.domain.plan import InstanceRef, RestartAction
 from pipeline.domain.trace import TraceKind
 from pipeline.ports.clock import SystemClock
 from pipeline.stages.correlate import Correlator

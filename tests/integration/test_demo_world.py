@@ -11,10 +11,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
 
-from bot.demo.world.certificate import write_certificate
+from bot.demo.world.certificate import issue_certificate
 from bot.demo.world.client import WorldClient, WorldError
 from bot.demo.world.messages import ServiceView
+from bot.demo.world.spec import MIB
 from tests.demo_worlds import (
     LAUNCH,
     World,
@@ -165,7 +167,7 @@ async def test_memory_leak_passes_85_percent_and_ends_with_the_process(world: Wo
     assert cured.memory_bytes < 0.5 * cured.memory_limit_bytes
 
 
-async def test_surge_makes_checkout_queue_and_four_replicas_cure_it(world: World, client: WorldClient) -> None:
+async def test_four_replicas_cure_a_surge_but_not_one_lock_for_them_all(world: World, client: WorldClient) -> None:
     assert await p99_s(world, "web", 4) <= 0.4
     await client.set_fault("slow", on=True)
     try:
@@ -183,35 +185,56 @@ async def test_surge_makes_checkout_queue_and_four_replicas_cure_it(world: World
 
         await until(near_normal, 40)
         assert await is_active(client, "slow")
-    finally:
+        assert not await is_active(client, "wrong-fix")
+        await client.set_fault("wrong-fix", on=True)
         await client.set_fault("slow", on=False)
+        await until(over_a_second, 30)
+        assert (await client.service("checkout")).replicas == 4
+        assert [fault.name for fault in await client.faults() if fault.active] == ["wrong-fix"]
+        await client.set_fault("wrong-fix", on=False)
+        assert not (world.directory / "order-book.lock").exists()
+        await until(near_normal, 40)
+    finally:
+        for fault in ("slow", "wrong-fix"):
+            await client.set_fault(fault, on=False)
         service = await client.service("checkout")
         await scale(world.url, "checkout", 2, service.generation)
 
 
-async def test_bad_deploy_is_a_commit_and_its_revert_the_cure(world: World, client: WorldClient) -> None:
-    def git(*arguments: str) -> str:
+async def test_bad_deploy_is_a_commit_and_the_push_of_its_revert_the_cure(
+    world: World, client: WorldClient, tmp_path: Path
+) -> None:
+    deployed, clone = world.directory / "config-repo", tmp_path / "clone"
+
+    def git(tree: Path, *arguments: str) -> str:
         identity = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
-        command = ["git", "-C", str(world.directory / "config-repo"), *identity, *arguments]
+        command = ["git", "-C", str(tree), *identity, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     fault = await client.set_fault("bad-deploy", on=True)
-    assert fault.detail == git("rev-parse", "HEAD")
-    assert "+upstream_timeout_ms = 23" in git("show", "HEAD")
+    assert fault.detail == git(deployed, "rev-parse", "HEAD")
+    assert "+upstream_timeout_ms = 23" in git(deployed, "show", "HEAD")
 
     async def a_third_fails() -> bool:
         return 0.15 < await failed_ratio(world, "payments", 3) < 0.5
 
     await until(a_third_fails, 20)
-    git("revert", "--no-edit", "HEAD")
+    git(tmp_path, "clone", "--quiet", str(deployed), str(clone))
+    git(clone, "revert", "--no-edit", "HEAD")
+    git(clone, "push", "--quiet", "origin", "HEAD:main")
     assert not await is_active(client, "bad-deploy")
 
     async def none_fails() -> bool:
         return await failed_ratio(world, "payments", 1) == 0
 
     await until(none_fails, 15)
+    reverted = git(deployed, "rev-parse", "HEAD")
     assert (await client.set_fault("bad-deploy", on=False)).active is False
-    assert git("status", "--porcelain") == ""
+    assert git(deployed, "rev-parse", "HEAD") == reverted
+    await client.set_fault("bad-deploy", on=True)
+    assert (await client.set_fault("bad-deploy", on=False)).active is False
+    assert git(deployed, "rev-list", "--count", f"{reverted}..HEAD") == "2"
+    assert git(deployed, "status", "--porcelain") == ""
 
 
 async def test_disk_fill_is_cured_by_truncation_and_does_not_return(world: World, client: WorldClient) -> None:
@@ -236,8 +259,10 @@ async def test_disk_fill_is_cured_by_truncation_and_does_not_return(world: World
             return not (await answer.json())["running"]
 
     await until(burst_has_ended, 20)
+    (world.directory / "logs" / ".sre-bot").mkdir()
+    (world.directory / "logs" / "worker-1" / "service.log.1.gz").write_bytes(b"x" * MIB)
     os.truncate(world.directory / "logs" / "worker-1" / "service.log", 0)
-    assert await used_ratio() < 0.1
+    assert 1 / 64 <= await used_ratio() < 0.1
     assert not await is_active(client, "disk-fill")
 
 
@@ -246,10 +271,14 @@ async def test_certificate_is_read_at_each_scrape(world: World, client: WorldCli
         end = datetime.fromtimestamp(await value(world.targets("web")["web-1"], "x509_cert_not_after"), UTC)
         return (end - datetime.now(UTC)) / timedelta(days=1)
 
+    web, authority = (world.directory / "certs" / name for name in ("web.pem", "authority.pem"))
+    assert authority.stat().st_mode & 0o077 == 0
+    issuer = x509.load_pem_x509_certificate(authority.read_bytes())
     assert await days_left() > 80
     await client.set_fault("cert-expiry", on=True)
     assert 1.9 < await days_left() <= 2
-    write_certificate(world.directory / "certs" / "web.pem", timedelta(days=30))
+    x509.load_pem_x509_certificate(web.read_bytes()).verify_directly_issued_by(issuer)
+    issue_certificate(authority, web, timedelta(days=30))
     assert await days_left() > 29
     assert not await is_active(client, "cert-expiry")
 
@@ -266,7 +295,7 @@ async def test_world_view_and_refusals(world: World, client: WorldClient) -> Non
     instance = view["services"][0]["instances"][0]
     assert set(instance) == {"name", "ready", "memory_bytes", "memory_limit_bytes"}
     assert {fault["name"] for fault in view["faults"]} == {
-        *("memory-leak", "slow", "bad-deploy", "disk-fill", "cert-expiry")
+        *("memory-leak", "slow", "bad-deploy", "disk-fill", "cert-expiry", "wrong-fix")
     }
     assert all(set(fault) == {"name", "title", "description", "active"} for fault in view["faults"])
     assert view["load"]["answered_per_s"] > 0

@@ -15,6 +15,7 @@ import pytest
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import InstanceRef, RestartAction, ScaleAction, TargetAction
 from pipeline.domain.approval import Approval, DecisionOutcome
 from pipeline.domain.catalogue import AbsoluteFreeze, Catalogue
 from pipeline.domain.confidence import Confidence
@@ -24,7 +25,7 @@ from pipeline.domain.ids import ExecutionId, IncidentId, ServiceName
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import InstanceRef, RestartAction, ScaleAction, TargetAction, TargetState
+from pipeline.domain.plan import TargetState
 from pipeline.domain.telemetry import CallEdge
 from pipeline.domain.trace import StoredTraceEntry, TraceKind
 from pipeline.ports.clock import SystemClock

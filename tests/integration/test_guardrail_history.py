@@ -16,10 +16,11 @@ from executors.targets.registry import Registry
 from pipeline.adapters.postgres.history import PostgresHistory
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import TargetAction
 from pipeline.domain.catalogue import Catalogue, Service
 from pipeline.domain.ids import PlanId, ServiceName
 from pipeline.domain.lifecycle import IncidentState
-from pipeline.domain.plan import InstanceState, TargetAction, TargetState
+from pipeline.domain.plan import InstanceState, TargetState
 from pipeline.domain.telemetry import CallEdge
 from pipeline.ports.history import ActionHistory, ActionKind
 from pipeline.stages.replicas import ReplicaWatch

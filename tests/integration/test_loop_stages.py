@@ -14,6 +14,7 @@ from bot.catalogue import CatalogueFile
 from executors.targets.registry import Registry
 from pipeline.adapters.llm.rules import RulesDiagnostician
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import ManualAction, RestartAction
 from pipeline.domain.anomaly import DetectionSettings
 from pipeline.domain.baseline import Expectations
 from pipeline.domain.catalogue import Catalogue, Service
@@ -37,7 +38,6 @@ from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.logs import LogPattern
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import ManualAction, RestartAction
 from pipeline.domain.spans import SpanSummary, Trace, TraceReading
 from pipeline.domain.telemetry import CallEdge, Reading, Sample, SeriesKey, Signal, SourceFailure
 from pipeline.domain.trace import JsonValue, TraceKind
@@ -156,7 +156,7 @@ class Loop:
             Investigator(ports, DETECTION),
             knowledge,
             Authors(author or rules, rules, reviewer),
-            Proposer(self.store, self.catalogue, chosen),
+            Proposer(self.store, self.targets, self.catalogue, chosen),
             self.catalogue,
             SystemClock(),
             chosen,
@@ -408,7 +408,7 @@ async def test_a_category_without_an_executor_is_left_to_a_person_with_the_comma
     assert case.incident.state is IncidentState.ESCALATED
     assert case.plan is not None
     assert isinstance(case.plan.action, ManualAction)
-    assert "cmctl renew checkout -n shop" in case.plan.action.command
+    assert "cmctl renew <certificate> -n shop" in case.plan.action.command
 
 
 async def test_shadow_says_what_it_would_have_done(loop: Loop) -> None:

@@ -25,6 +25,7 @@ from pipeline.adapters.llm.rules import RulesDiagnostician
 from pipeline.adapters.llm.talk import Limits
 from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import Action, ManualAction, RestartAction, ScaleAction
 from pipeline.domain.anomaly import DetectionSettings
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.changes import ChangeEvent, ChangeKind
@@ -32,12 +33,6 @@ from pipeline.domain.diagnosis import Category, Conclusion, Diagnosis
 from pipeline.domain.incident import Case
 from pipeline.domain.lifecycle import IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import (
-    Action,
-    ManualAction,
-    RestartAction,
-    ScaleAction,
-)
 from pipeline.domain.telemetry import SeriesKey, Signal
 from pipeline.domain.trace import JsonValue, TraceKind
 from pipeline.ports.clock import Clock
@@ -195,7 +190,7 @@ class Scene:
         stages, shelf, rules = self.stages, Shelf(), RulesDiagnostician()
         ports = Ports(self.store, stages.targets, stages.catalogue, stages.witnesses, shelf)
         authors = Authors(self.author, rules, self.reviewer)
-        proposer = Proposer(self.store, stages.catalogue, self.settings)
+        proposer = Proposer(self.store, stages.targets, stages.catalogue, self.settings)
         return Investigator(ports, FAST), shelf, authors, proposer, Frozen(stages.now)
 
     async def trail(self, *kinds: TraceKind) -> list[Mapping[str, JsonValue]]:

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from pipeline.adapters.llm.rules import RulesDiagnostician
+from pipeline.domain.action import RestartAction
 from pipeline.domain.diagnosis import Passage
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.logs import LogLine, LogReading
-from pipeline.domain.plan import RestartAction
 from pipeline.ports.knowledge import Found, Knowledge, KnowledgeQuery
 from pipeline.ports.model import Answer, Question
 from pipeline.stages.witnesses import Witnesses

@@ -114,7 +114,7 @@ async def test_secrets_in_commits_and_runbooks_go_nowhere(
         Investigator(ports, DETECTION, None, REDACTOR),
         Shelf(),
         Authors(rules, rules),
-        Proposer(clean_store, loop.catalogue, settings),
+        Proposer(clean_store, loop.targets, loop.catalogue, settings),
         loop.catalogue,
         SystemClock(),
         settings,

@@ -22,10 +22,10 @@ from bot.slack.client import BotIdentity, make_client
 from executors.targets.registry import Registry
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import InstanceRef, RestartAction
 from pipeline.domain.approval import default_rules
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.lifecycle import IncidentState
-from pipeline.domain.plan import InstanceRef, RestartAction
 from pipeline.domain.trace import TraceKind
 from pipeline.ports.clock import SystemClock
 from pipeline.ports.store import CardPlace

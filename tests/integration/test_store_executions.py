@@ -8,10 +8,10 @@ import pytest
 from pipeline.adapters.postgres.executions import PostgresExecutions
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import operations
 from pipeline.domain.execution import Execution, Intent, StepState
 from pipeline.domain.ids import ExecutionId, ServiceName
 from pipeline.domain.lifecycle import OPEN_EXECUTION_STATES, ExecutionState
-from pipeline.domain.plan import operations
 from tests.builders import ALICE, CHECKOUT, WEB, make_target, restart, scale
 from tests.stored import approved, awaiting, claimed, execution_of, fall_due, lapse
 

@@ -9,17 +9,13 @@ import pytest
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import Action, ManualAction
 from pipeline.domain.approval import Approval
 from pipeline.domain.errors import PermanentError
 from pipeline.domain.guardrail import GuardrailResult
 from pipeline.domain.ids import PlanId
 from pipeline.domain.lifecycle import PlanState
-from pipeline.domain.plan import (
-    Action,
-    ManualAction,
-    Plan,
-    plan_hash,
-)
+from pipeline.domain.plan import Plan, plan_hash
 from tests.builders import ALICE, BOB, make_approval, make_guardrails, manual, restart, scale
 from tests.stored import awaiting, draft, opened, until_blocked
 

@@ -22,6 +22,8 @@ FIELDS = {
     "decision",
     "execution",
     "verification",
+    "rollback",
+    "attempts",
     "incident_state",
     "card",
     "trace_events",
@@ -48,7 +50,8 @@ def test_slow_is_scaled_up_and_recovers() -> None:
     assert report["plan"]["action"] == {"kind": "scale", "from_replicas": 2, "to_replicas": 4}
     assert report["decision"] == "approved"
     assert report["execution"]["state"] == "verified"
-    assert report["execution"]["physical_changes"] == 1
+    assert report["execution"]["physical_changes"] == report["execution"]["journal_changes"] == 1
+    assert (report["attempts"], report["rollback"], report["next_plan"]) == (1, None, None)
     assert [step["operation"] for step in report["execution"]["steps"]] == [{"op": "scale_to", "replicas": 4}]
     verification = report["verification"]
     assert verification["verdict"] == "recovered"
@@ -63,3 +66,20 @@ def test_slow_is_scaled_up_and_recovers() -> None:
     path = report["diagnosis"]["path"]
     assert path["holds"], path
     assert set(path["steps"][0]["evidence"]) <= known
+
+
+@pytest.mark.long
+def test_what_does_not_help_is_put_back_and_not_proposed_again() -> None:
+    code, report = headless("--fault", "wrong-fix", "--decide", "approve")
+    assert code == 0, report
+    assert report["plan"]["action"] == {"kind": "scale", "from_replicas": 2, "to_replicas": 4}
+    assert report["execution"]["state"] == "not_verified"
+    assert report["verification"]["verdict"] == "not_recovered"
+    assert report["verification"]["after"] > 1
+    assert report["rollback"]["state"] == "applied"
+    assert report["rollback"]["change"] == "4 → 2 replicas"
+    assert report["execution"]["physical_changes"] == report["execution"]["journal_changes"] == 2
+    assert report["attempts"] == 1
+    assert report["next_plan"]["action"]["kind"] != "scale"
+    assert report["incident_state"] in ("escalated", "awaiting_decision")
+    assert report["incidents_opened"] == 1

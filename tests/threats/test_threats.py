@@ -32,12 +32,12 @@ from pipeline.adapters.llm.checks import InvalidReply, parse_strictly
 from pipeline.adapters.llm.prompts import Wording
 from pipeline.adapters.postgres.pool import Connection, Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
+from pipeline.domain.action import InstanceRef, ScaleAction, ScaleTo
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.diagnosis import Hypothesis
 from pipeline.domain.errors import ConfigurationError, PermanentError
 from pipeline.domain.ids import IncidentId
 from pipeline.domain.notice import ThreadPart
-from pipeline.domain.plan import InstanceRef, ScaleAction, ScaleTo
 from pipeline.domain.severity import SeverityFacts
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.ports.clock import SystemClock

@@ -25,6 +25,7 @@ from pipeline.adapters.postgres.audit import PostgresTrailArchive
 from pipeline.adapters.postgres.pool import Connection, Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.adapters.redis.locks import RedisLocks
+from pipeline.domain.action import InstanceRef, RestartAction, RestartInstance, ScaleTo, TargetAction
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, DetectionResult, DetectionSettings
 from pipeline.domain.approval import DecisionOutcome, default_rules
 from pipeline.domain.audit import Fault as AuditFault
@@ -35,7 +36,6 @@ from pipeline.domain.ids import IncidentId, ServiceName
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.notice import CardNotice
 from pipeline.domain.phase import RUNNING_PHASES, Phase
-from pipeline.domain.plan import InstanceRef, RestartAction, RestartInstance, ScaleTo, TargetAction
 from pipeline.domain.telemetry import SeriesKey, Signal
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.domain.verification import VerificationSettings

@@ -8,23 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.domain.ids import IncidentId
-from pipeline.domain.plan import (
+from pipeline.domain.action import (
     Action,
     InstanceRef,
-    InstanceState,
     ManualAction,
     RestartAction,
     RestartInstance,
     ScaleAction,
     ScaleTo,
-    TargetRef,
-    TargetState,
-    describe_action,
     is_reversible,
     operations,
-    plan_hash,
 )
+from pipeline.domain.action_words import describe_action
+from pipeline.domain.ids import IncidentId
+from pipeline.domain.plan import InstanceState, TargetRef, TargetState, plan_hash
 from tests.builders import make_target, manual, restart, scale
 
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
@@ -127,7 +124,7 @@ def test_plain_names_pass(name: str) -> None:
     assert make_target(name=name).name == instance(name).name == name
 
 
-@pytest.mark.parametrize("changes", [{"uid": ""}, {"uid": "u" * 129}, {"platform": "ssh"}, {"selector": "app=web"}])
+@pytest.mark.parametrize("changes", [{"uid": ""}, {"uid": "u" * 257}, {"platform": "ssh"}, {"selector": "app=web"}])
 def test_a_target_is_on_a_known_platform_with_a_uid_and_nothing_else(changes: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         make_target(**changes)

@@ -1,17 +1,39 @@
 """From a category to an action with computed parameters."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.action import (
+    Action,
+    Bounds,
+    BoundsAction,
+    Concurrency,
+    ConcurrencyAction,
+    CordonAction,
+    LogFile,
+    ManualAction,
+    RenewAction,
+    RestartAction,
+    RevertAction,
+    RollBackAction,
+    RolloutRestartAction,
+    ScaleAction,
+    TruncateAction,
+)
+from pipeline.domain.by_hand import manual_command
+from pipeline.domain.capability import Declaration, Offer
+from pipeline.domain.catalogue import Role
 from pipeline.domain.changes import ChangeEvent, ChangeKind
-from pipeline.domain.diagnosis import Category
+from pipeline.domain.diagnosis import Category, Diagnosis
 from pipeline.domain.facts import Facts
-from pipeline.domain.plan import InstanceState, ManualAction, RestartAction, ScaleAction, TargetState
-from pipeline.domain.strategy import MAX_SCALE_FACTOR, choose_action, manual_command
-from tests.builders import CHECKOUT, T0, make_diagnosis, make_target
+from pipeline.domain.plan import InstanceState, Revision, TargetState
+from pipeline.domain.sites import NOTHING, Site, Sites
+from pipeline.domain.strategy import MAX_SCALE_FACTOR, options
+from tests.builders import BOTH, CHECKOUT, T0, make_diagnosis, make_target
 
 NO_FACTS = Facts()
 
@@ -19,6 +41,16 @@ NO_FACTS = Facts()
 def state_of(replicas: int = 3, an_hour_ago: int | None = None, platform: str = "kubernetes") -> TargetState:
     live = tuple(InstanceState(f"checkout-{number}", f"uid-{number}", True) for number in range(1, replicas + 1))
     return TargetState(make_target(platform=platform), "12", replicas, live, an_hour_ago)
+
+
+def sites_of(state: TargetState | None, problem: str = "", **others: Site) -> Sites:
+    """The workload as ``state``, on a platform that restarts and scales."""
+    workload = Site(Role.WORKLOAD, state, problem, BOTH if state else NOTHING)
+    return {Role.WORKLOAD: workload, **{Role(name): site for name, site in others.items()}}
+
+
+def choose_action(diagnosis: Diagnosis, facts: Facts, state: TargetState | None, problem: str) -> Action:
+    return options(diagnosis, facts, sites_of(state, problem))[0].action
 
 
 def scaled(replicas: int, traffic_ratio: float | None, an_hour_ago: int | None = None) -> ScaleAction | ManualAction:
@@ -97,7 +129,9 @@ def test_scaling_only_adds_and_never_beyond_the_cap(
 def test_where_no_executor_stands_nothing_else_is_done_instead(category: Category) -> None:
     found = choose_action(make_diagnosis(category=category), Facts(traffic_ratio=5.0), state_of(), "")
     assert isinstance(found, ManualAction)
-    assert category.value in found.why_manual or found.why_manual == "the cause is not known"
+    missing = {Category.BAD_CHANGE: "config", Category.DISK: "logs", Category.CERTIFICATE: "certificate"}.get(category)
+    expected = f"the catalogue names no {missing} for checkout" if missing else "the cause is not known"
+    assert found.why_manual == expected
 
 
 @pytest.mark.parametrize("category", Category)
@@ -110,15 +144,15 @@ def test_words_in_free_text_choose_nothing(category: Category) -> None:
 @pytest.mark.parametrize("category", Category)
 def test_a_command_for_each_category_on_each_platform(category: Category) -> None:
     diagnosis = make_diagnosis(category=category)
-    on_kubernetes = manual_command(diagnosis, Facts(), make_target())
-    local = manual_command(diagnosis, Facts(), make_target(platform="local_process"))
+    on_kubernetes = manual_command(diagnosis, Facts(), sites_of(state_of()))
+    local = manual_command(diagnosis, Facts(), sites_of(state_of(platform="local_process")))
     assert "kubectl" not in local
-    assert manual_command(diagnosis, Facts(), None) == local
+    assert manual_command(diagnosis, Facts(), {}) == local
     if category is Category.DISK:
         assert on_kubernetes == local
     else:
-        assert on_kubernetes.startswith(("kubectl ", "cmctl "))
-        assert "checkout -n shop" in on_kubernetes
+        assert on_kubernetes.startswith("kubectl ")
+        assert "-n shop" in on_kubernetes
 
 
 @pytest.mark.parametrize(
@@ -158,10 +192,152 @@ def test_the_change_that_was_read_is_named_in_the_command() -> None:
     diagnosis = make_diagnosis(category=Category.BAD_CHANGE)
     commit = ChangeEvent(CHECKOUT, T0, ChangeKind.CONFIGURATION, "3f2a91c0ffee3f2a91c0ffee", "fail fast", "Dana")
     rollout = replace(commit, kind=ChangeKind.DEPLOYMENT, revision="7")
-    on_kubernetes = make_target()
+    on_kubernetes = sites_of(state_of())
     assert manual_command(diagnosis, Facts(recent_changes=(commit,)), on_kubernetes) == (
         "git show --stat 3f2a91c0ffee && git revert --no-edit 3f2a91c0ffee"
     )
     assert manual_command(diagnosis, Facts(recent_changes=(rollout,)), on_kubernetes).startswith(
         "kubectl rollout undo deployment/checkout"
     )
+
+
+COMMIT = "3f2a91c0" * 5
+CHANGED = Facts(recent_changes=(ChangeEvent(CHECKOUT, T0, ChangeKind.CONFIGURATION, COMMIT, "fail fast", "Dana"),))
+DEPLOYED = Facts(recent_changes=(ChangeEvent(CHECKOUT, T0, ChangeKind.DEPLOYMENT, "7", "checkout:8", ""),))
+
+
+def site(role: Role, platform: str, *offers: Offer, **state: Any) -> Site:
+    ref = make_target(platform=platform)
+    return Site(role, TargetState(ref, "1", **state), declared=Declaration(offers, (), ()))
+
+
+REPOSITORY = site(Role.CONFIG, "git", Offer("revert", True, (), ""), revisions=(Revision(COMMIT),))
+
+
+def first(category: Category, facts: Facts, sites: Sites, **more: Any) -> Action:
+    return options(make_diagnosis(category=category), facts, sites, **more)[0].action
+
+
+def test_a_bad_change_is_reverted_where_its_commit_is_known() -> None:
+    revert = RevertAction(commit=COMMIT, title="fail fast")
+    assert first(Category.BAD_CHANGE, CHANGED, sites_of(state_of(), config=REPOSITORY)) == revert
+    elsewhere = site(Role.CONFIG, "git", Offer("revert", True, (), ""), revisions=(Revision("0" * 40),))
+    found = first(Category.BAD_CHANGE, CHANGED, sites_of(state_of(), config=elsewhere))
+    assert isinstance(found, ManualAction)
+    assert "is not among the latest" in found.why_manual
+
+
+def test_what_was_deployed_last_is_rolled_back_before_a_commit_is_reverted() -> None:
+    both = Facts(recent_changes=CHANGED.recent_changes + DEPLOYED.recent_changes)
+    rolled = site(
+        Role.WORKLOAD,
+        "kubernetes",
+        Offer("roll_back", True, (), ""),
+        rollout="7",
+        revisions=(Revision("6"), Revision("5")),
+    )
+    found = options(
+        make_diagnosis(category=Category.BAD_CHANGE), both, {Role.WORKLOAD: rolled, Role.CONFIG: REPOSITORY}
+    )
+    assert [one.action for one in found[:2]] == [
+        RollBackAction(from_revision="7", to_revision="6"),
+        RevertAction(commit=COMMIT, title="fail fast"),
+    ]
+    assert isinstance(found[2].action, ManualAction)
+
+
+def test_a_full_disk_gets_room_from_the_large_logs_only() -> None:
+    files = tuple(
+        LogFile(path=f"/logs/{name}.log", uid=name, size_bytes=size)
+        for name, size in (("small", 2_000), ("large", 60_000_000), ("middle", 9_000_000))
+    )
+    logs = site(Role.LOGS, "log_files", Offer("truncate", False, (), ""), files=files)
+    found = first(Category.DISK, NO_FACTS, sites_of(state_of(), logs=logs))
+    assert isinstance(found, TruncateAction)
+    assert [one.uid for one in found.files] == ["large", "middle"]
+    empty = site(Role.LOGS, "log_files", Offer("truncate", False, (), ""), files=files[:1])
+    assert isinstance(first(Category.DISK, NO_FACTS, sites_of(state_of(), logs=empty)), ManualAction)
+
+
+def test_a_certificate_is_renewed() -> None:
+    certificate = site(Role.CERTIFICATE, "certificate_file", Offer("renew", True, (), ""), not_after=T0)
+    found = first(Category.CERTIFICATE, NO_FACTS, sites_of(None, certificate=certificate))
+    assert found == RenewAction(not_after=T0, keeps_previous=True)
+
+
+def test_where_an_autoscaler_rules_its_bounds_are_moved() -> None:
+    offers = (Offer("scale", True, (), ""), Offer("bounds", True, (), ""))
+    ruled = site(
+        Role.WORKLOAD,
+        "kubernetes",
+        *offers,
+        replicas=4,
+        bounds=Bounds(minimum=2, maximum=4),
+        refuses={"scale": "the autoscaler checkout rules"},
+    )
+    found = first(Category.SATURATION, Facts(traffic_ratio=1.6), {Role.WORKLOAD: ruled})
+    expected = BoundsAction(from_bounds=Bounds(minimum=2, maximum=4), to_bounds=Bounds(minimum=7, maximum=7))
+    assert found == expected
+    group = site(Role.WORKLOAD, "asg", *offers[:1], replicas=4, bounds=Bounds(minimum=1, maximum=5))
+    assert first(Category.SATURATION, Facts(traffic_ratio=3.0), {Role.WORKLOAD: group}) == ScaleAction(
+        from_replicas=4, to_replicas=5
+    )
+    full = site(Role.WORKLOAD, "asg", *offers[:1], replicas=5, bounds=Bounds(minimum=1, maximum=5))
+    left = first(Category.SATURATION, Facts(traffic_ratio=3.0), {Role.WORKLOAD: full})
+    assert isinstance(left, ManualAction)
+    assert left.why_manual == "5 replicas already, and 5 is its own maximum"
+    assert "set-desired-capacity" in left.command
+
+
+@pytest.mark.parametrize(
+    ("now", "load", "then"),
+    [
+        (Concurrency(reserved=10), 1.5, Concurrency(reserved=15)),
+        (Concurrency(reserved=10), 9.0, Concurrency(reserved=20)),
+        (Concurrency(reserved=20, provisioned=4), 3.0, Concurrency(reserved=20, provisioned=8)),
+        (Concurrency(reserved=5, provisioned=4), 3.0, Concurrency(reserved=5, provisioned=5)),
+        (Concurrency(reserved=5, provisioned=5), 3.0, None),
+        (Concurrency(), 3.0, None),
+    ],
+)
+def test_a_function_gets_as_many_calls_at_once_as_the_load_asks_for(
+    now: Concurrency, load: float, then: Concurrency | None
+) -> None:
+    function = site(Role.WORKLOAD, "lambda", Offer("concurrency", True, (), ""), concurrency=now)
+    found = first(Category.SATURATION, Facts(traffic_ratio=load), {Role.WORKLOAD: function})
+    if then is None:
+        assert isinstance(found, ManualAction)
+    else:
+        assert found == ConcurrencyAction(from_concurrency=now, to_concurrency=then)
+
+
+def test_everybody_is_restarted_at_the_platforms_pace_only_where_everybody_is_suspected() -> None:
+    offers = (Offer("restart", False, (), ""), Offer("rollout_restart", False, (), ""))
+    live = state_of().instances
+    workload = site(Role.WORKLOAD, "kubernetes", *offers, replicas=3, instances=live)
+
+    def kinds(*suspects: str) -> list[str]:
+        found = options(make_diagnosis(suspect_instances=suspects), NO_FACTS, {Role.WORKLOAD: workload})
+        return [one.action.kind for one in found]
+
+    assert kinds("checkout-1", "checkout-2", "checkout-3") == ["restart", "rollout_restart", "manual"]
+    assert kinds("checkout-1") == ["restart", "manual"]
+    assert kinds() == ["manual"]
+    functions = site(Role.WORKLOAD, "azure_functions", offers[1], replicas=1, instances=live[:1])
+    assert isinstance(first(Category.MEMORY, NO_FACTS, {Role.WORKLOAD: functions}), RolloutRestartAction)
+
+
+def test_what_did_not_help_is_not_offered_again() -> None:
+    load, sites = Facts(traffic_ratio=2.0), sites_of(state_of(2))
+    assert first(Category.SATURATION, load, sites) == ScaleAction(from_replicas=2, to_replicas=4)
+    left = first(Category.SATURATION, load, sites, in_vain=("scale",))
+    assert isinstance(left, ManualAction)
+    assert left.why_manual == "a scale did not help"
+
+
+def test_a_node_is_left_alone_where_it_was_not_read() -> None:
+    node = site(Role.NODE, "kubernetes_node", Offer("cordon", True, (), ""), cordoned=False)
+    suspected = make_diagnosis(suspect_instances=("checkout-1",))
+    with_node = options(suspected, NO_FACTS, {**sites_of(state_of()), Role.NODE: node})
+    assert [one.action for one in with_node[1:2]] == [CordonAction(cordoned=True)]
+    assert [one.action.kind for one in options(suspected, NO_FACTS, sites_of(state_of()))] == ["restart", "manual"]

@@ -16,7 +16,7 @@ from typing import IO
 from aiohttp import web
 
 from bot.demo.world.api import ControlApi
-from bot.demo.world.certificate import write_certificate
+from bot.demo.world.certificate import ensure_authority, issue_certificate
 from bot.demo.world.config_repo import ConfigRepo, GitError
 from bot.demo.world.faults import (
     HEALTHY_CERTIFICATE,
@@ -26,6 +26,7 @@ from bot.demo.world.faults import (
     FaultBoard,
     MemoryLeak,
     Slow,
+    WrongFix,
 )
 from bot.demo.world.journal import Journal, JournalError
 from bot.demo.world.load import Load
@@ -48,8 +49,9 @@ async def run(paths: WorldPaths, port: int) -> None:
         loop.add_signal_handler(stop_signal, stop.set)
     repo = ConfigRepo(paths)
     await repo.ensure()
+    ensure_authority(paths.authority)
     if not paths.certificate.exists():
-        write_certificate(paths.certificate, HEALTHY_CERTIFICATE)
+        issue_certificate(paths.authority, paths.certificate, HEALTHY_CERTIFICATE)
     supervisor = Supervisor(paths, Journal(paths.root))
     load = Load(lambda: [replica.port for replica in supervisor.ready("web") if replica.port is not None])
     faults = FaultBoard(
@@ -59,10 +61,11 @@ async def run(paths: WorldPaths, port: int) -> None:
             BadDeploy(repo, paths),
             DiskFill(supervisor, paths),
             CertExpiry(paths),
+            WrongFix(load, paths),
         ),
         paths.root / "faults.json",
     )
-    load.surge = faults.was_active(Slow.name)
+    load.surges = {name for name in (Slow.name, WrongFix.name) if faults.was_active(name)}
     runner = web.AppRunner(ControlApi(supervisor, faults, load).app(), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:

@@ -12,6 +12,7 @@ _LEAK_STEP_BYTES = 2 * MIB
 _LEAK_EVERY_S = 0.25  # 8 MiB/s: from 40 MiB to 85 % of 160 MiB in about 12 s
 _LEAK_LEVEL_RATIO = 0.95
 _BURST_STEP_BYTES = MIB
+_BURST_ENDS_BYTES = 512
 _BURST_EVERY_S = 0.125  # 8 MiB/s: 64 MiB are full in 8 s
 
 
@@ -62,15 +63,22 @@ class MemoryLeak(Ailment):
 
 
 class LogBurst(Ailment):
-    """Writes verbose lines as fast as a careless debug switch does, until the volume is full."""
+    """Writes verbose lines as fast as a careless debug switch does: as many as the volume has room for, and no more.
+
+    So it is over when the volume is full, and room that somebody makes meanwhile is not filled again.
+    """
 
     def __init__(self, volume: LogVolume) -> None:
         super().__init__()
         self._volume = volume
 
     async def _run(self) -> None:
+        left_bytes = self._volume.free_bytes()
         step_bytes = _BURST_STEP_BYTES
-        while step_bytes > 512:
-            if not self._volume.append(verbose_lines(step_bytes)):
+        while step_bytes > _BURST_ENDS_BYTES and left_bytes > 0:
+            text = verbose_lines(min(step_bytes, left_bytes))
+            if self._volume.append(text):
+                left_bytes -= len(text)
+            else:
                 step_bytes //= 2
             await asyncio.sleep(_BURST_EVERY_S)

@@ -12,11 +12,15 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def replace_file_durably(path: Path, content: bytes) -> None:
-    """As `replace_file`, and on the disk when it returns, so that a crash of the machine keeps it too."""
+def replace_file_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """As `replace_file`, and on the disk when it returns, so that a crash of the machine keeps it too.
+
+    `mode`: who may read and write it, less what the umask takes away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

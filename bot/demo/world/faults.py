@@ -8,7 +8,7 @@ from typing import Protocol
 
 import aiohttp
 
-from bot.demo.world.certificate import not_after, write_certificate
+from bot.demo.world.certificate import issue_certificate, not_after
 from bot.demo.world.config_file import ConfigError, read_upstream_timeout_ms
 from bot.demo.world.config_repo import ConfigRepo, GitError
 from bot.demo.world.durable import replace_file_durably
@@ -77,10 +77,39 @@ class Slow:
         self._load = load
 
     async def switch(self, on: bool) -> None:
-        self._load.surge = on
+        if on:
+            self._load.surges.add(self.name)
+        else:
+            self._load.surges.discard(self.name)
 
     async def state(self) -> str | None:
-        return "checkout" if self._load.surge else None
+        return "checkout" if self.name in self._load.surges else None
+
+
+class WrongFix:
+    """A load surge that looks like any other, while one lock for all replicas lets only one of them work at a time."""
+
+    name = "wrong-fix"
+    title = "Load surge, and a lock"
+    description = (
+        "Five times the users, and all checkout replicas wait for one lock: more of them do not help. "
+        "Only switching it off does."
+    )
+
+    def __init__(self, load: Load, paths: WorldPaths) -> None:
+        self._load = load
+        self._lock = paths.order_book
+
+    async def switch(self, on: bool) -> None:
+        if on:
+            self._lock.touch()
+            self._load.surges.add(self.name)
+        else:
+            self._load.surges.discard(self.name)
+            self._lock.unlink(missing_ok=True)
+
+    async def state(self) -> str | None:
+        return "checkout" if self._lock.exists() or self.name in self._load.surges else None
 
 
 class BadDeploy:
@@ -100,18 +129,12 @@ class BadDeploy:
                 message = f"payments: fail fast, lower the provider time-out to {BAD_TIMEOUT_MS} ms"
                 await self._repo.commit_timeout("payments", BAD_TIMEOUT_MS, message)
             else:
-                await self._repo.revert_last("payments")
+                await self._repo.revert_last("payments", unless=_is_patient)
         except GitError as error:
             raise Refusal(409, "conflict", str(error)) from error
 
     async def state(self) -> str | None:
-        try:
-            timeout_ms = read_upstream_timeout_ms(self._file)
-        except ConfigError:
-            return None
-        if timeout_ms >= SPECS["payments"].upstream_timeout_ms:
-            return None
-        return await self._repo.last_change("payments")
+        return None if _is_patient(self._file) else await self._repo.last_change("payments")
 
 
 class DiskFill:
@@ -156,10 +179,14 @@ class CertExpiry:
     description = "The certificate of web ends in two days. A new certificate file cures it."
 
     def __init__(self, paths: WorldPaths) -> None:
+        self._authority = paths.authority
         self._file = paths.certificate
 
     async def switch(self, on: bool) -> None:
-        write_certificate(self._file, _EXPIRING_CERTIFICATE if on else HEALTHY_CERTIFICATE)
+        try:
+            issue_certificate(self._authority, self._file, _EXPIRING_CERTIFICATE if on else HEALTHY_CERTIFICATE)
+        except ValueError as error:
+            raise Refusal(409, "conflict", f"no certificate can be issued: {error}") from error
 
     async def state(self) -> str | None:
         try:
@@ -167,6 +194,14 @@ class CertExpiry:
         except (OSError, ValueError):
             return None
         return str(self._file) if soon else None
+
+
+def _is_patient(settings: Path) -> bool:
+    """Whether payments waits for its provider as it should, or its settings cannot be read."""
+    try:
+        return read_upstream_timeout_ms(settings) >= SPECS["payments"].upstream_timeout_ms
+    except ConfigError:
+        return True
 
 
 class FaultBoard:

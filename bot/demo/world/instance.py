@@ -23,6 +23,7 @@ from bot.demo.world.config_file import ConfigError, ConfigFile
 from bot.demo.world.downstream import SERVER_TIMING, Downstream
 from bot.demo.world.log_volume import LogVolume
 from bot.demo.world.metrics import InstanceMetrics
+from bot.demo.world.order_book import OrderBook
 from bot.demo.world.process_guard import ParentGoneError, die_with_parent
 from bot.demo.world.spec import LOG_VOLUME_BYTES, SPECS, ServiceSpec, WorldPaths
 from bot.demo.world.targets import TargetsView
@@ -57,7 +58,8 @@ class Instance:
             if spec.calls and self._targets
             else None
         )
-        self._workload = Workload(spec, self._config, self._downstream, self._metrics)
+        order_book = OrderBook(paths.order_book) if spec.has_order_book else None
+        self._workload = Workload(spec, self._config, self._downstream, self._metrics, order_book)
         self._ailments: dict[str, Ailment] = {
             "memory-leak": MemoryLeak(),
             "disk-fill": LogBurst(self._volume),

@@ -31,7 +31,8 @@ class Load:
     """Sends requests to the ports that `web_ports` names, in turn."""
 
     def __init__(self, web_ports: Callable[[], Sequence[int]]) -> None:
-        self.surge = False
+        self.surges: set[str] = set()
+        """Who wants a surge: it lasts as long as anybody does."""
         self._web_ports = web_ports
         self._answers: deque[_Answer] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -56,7 +57,7 @@ class Load:
         answered = len(durations_s)
         p99_s = durations_s[math.ceil(0.99 * answered) - 1] if answered else None
         return {
-            "surge": self.surge,
+            "surge": bool(self.surges),
             "offered_per_s": self._rate_per_s,
             "answered_per_s": round(answered / _WINDOW_S, 2),
             "failed_ratio": round(failed / answered, 4) if answered else 0.0,
@@ -66,7 +67,7 @@ class Load:
 
     @property
     def _rate_per_s(self) -> float:
-        return SURGE_RATE_PER_S if self.surge else NORMAL_RATE_PER_S
+        return SURGE_RATE_PER_S if self.surges else NORMAL_RATE_PER_S
 
     async def _run(self) -> None:
         async with aiohttp.ClientSession(

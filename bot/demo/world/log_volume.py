@@ -18,14 +18,18 @@ class LogVolume:
         self.log_file = directory / "service.log"
 
     def used_bytes(self) -> int:
-        """Sum of the sizes of the files in the directory, as they are now."""
+        """Sum of the sizes of the files in the directory, as they are now; folders below it do not count."""
         with os.scandir(self.directory) as entries:
-            return sum(entry.stat().st_size for entry in entries if entry.is_file())
+            return sum(_size_bytes(entry) for entry in entries)
+
+    def free_bytes(self) -> int:
+        """What may still be written."""
+        return max(0, int(self.size_bytes * USABLE_RATIO) - self.used_bytes())
 
     def append(self, text: str) -> bool:
         """Append to the log; False when the volume (or the real disk below it) is full and nothing was kept."""
         data = text.encode()
-        if self.used_bytes() + len(data) > self.size_bytes * USABLE_RATIO:
+        if len(data) > self.free_bytes():
             return False
         try:
             # Opened for each write and in append mode: a truncation from outside is followed at once.
@@ -39,6 +43,13 @@ class LogVolume:
         """Empty the log file; its name and inode stay."""
         if self.log_file.exists():
             os.truncate(self.log_file, 0)
+
+
+def _size_bytes(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size if entry.is_file() else 0
+    except FileNotFoundError:
+        return 0  # somebody else's file, moved away since the directory was read
 
 
 def verbose_lines(size_bytes: int) -> str:

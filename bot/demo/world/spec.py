@@ -31,6 +31,7 @@ class ServiceSpec:
     upstream_timeout_ms: int
     job_interval_s: float | None = None
     has_certificate: bool = False
+    has_order_book: bool = False
 
     @property
     def failure_status(self) -> int:
@@ -44,7 +45,7 @@ SPECS: Final[dict[str, ServiceSpec]] = {
     spec.name: spec
     for spec in (
         ServiceSpec("web", "/shop/order", 1, 64, 64, 0.008, 0.10, "checkout", 8000, has_certificate=True),
-        ServiceSpec("checkout", "/orders", 2, 1, 64, 0.055, 0.15, "payments", 4000),
+        ServiceSpec("checkout", "/orders", 2, 1, 64, 0.055, 0.15, "payments", 4000, has_order_book=True),
         ServiceSpec("payments", "/charges", 2, 4, 64, 0.020, 0.25, None, 400),
         ServiceSpec("worker", "/jobs/settlement", 1, 2, 8, 0.030, 0.15, "payments", 4000, job_interval_s=1.0),
     )
@@ -67,8 +68,23 @@ class WorldPaths:
         return self.root / "config-repo"
 
     @property
+    def config_clone(self) -> Path:
+        """The clone of the one developer of this world, who pushes to `config_repo`."""
+        return self.root / "config-clone"
+
+    @property
     def certificate(self) -> Path:
         return self.root / "certs" / "web.pem"
+
+    @property
+    def authority(self) -> Path:
+        """Certificate and key of the authority that issues `certificate`; for its owner's eyes only."""
+        return self.root / "certs" / "authority.pem"
+
+    @property
+    def order_book(self) -> Path:
+        """While it is there, one replica of checkout at a time works with it."""
+        return self.root / "order-book.lock"
 
     def config_file(self, service: str) -> Path:
         return self.config_repo / "services" / f"{service}.toml"

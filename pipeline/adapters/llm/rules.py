@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from pipeline.adapters.llm.evidence_index import EvidenceIndex, cited
 from pipeline.adapters.llm.rule_replies import answer
-from pipeline.adapters.llm.rules_case import Candidate
+from pipeline.adapters.llm.rules_case import Candidate, Check
 from pipeline.adapters.llm.rules_elsewhere import below, over, traffic_alone, unexplained
 from pipeline.adapters.llm.rules_own import Case, bad_change, certificate, disk, load, memory, used_up
 from pipeline.adapters.llm.rules_reading import wanted
 from pipeline.domain.diagnosis import MAX_CLAIMS, Alternative, Category, Claim, Conclusion, Hypothesis
+from pipeline.domain.strategy import REMEDIES
 from pipeline.domain.trace import JsonValue
 from pipeline.ports.model import Answer, Diagnostician, OnText, Question, Reply
 
@@ -26,6 +28,8 @@ SURE_FROM = 0.8
 UNPROVEN = 0.5
 """Highest certainty of what no path leads from."""
 LOGS_TOLD = 2
+IN_VAIN_WEIGHT = 8
+"""As much as all other checks of a cause together, about: what was tried tells more than what was thought."""
 RIVALLED = 0.9
 """Factor on the certainty when another cause has a path too: both may be at work."""
 
@@ -79,6 +83,7 @@ class RulesDiagnostician(Diagnostician):
             "replicas": facts.replicas,
             "recent_changes": [change.describe() for change in facts.recent_changes],
             "recovered": facts.recovered,
+            "in_vain": list(facts.in_vain),
         }
         candidates: list[JsonValue] = [
             {"category": one.category.value, "cause": one.cause, "certainty": one.certainty, "path": bool(one.path)}
@@ -111,7 +116,17 @@ def _ranked(case: Case) -> list[Candidate]:
     """All candidates, the best first; there is always one."""
     trees = (memory, disk, certificate, load, bad_change, used_up, below, traffic_alone)
     found = [candidate for tree in trees if (candidate := tree(case)) is not None]
-    return sorted([*found, unexplained(case)], key=lambda one: one.rank, reverse=True)
+    return sorted([*(_tried(case, one) for one in found), unexplained(case)], key=lambda one: one.rank, reverse=True)
+
+
+def _tried(case: Case, one: Candidate) -> Candidate:
+    """A cause whose remedy was carried out and did not help is a likely one no more."""
+    kinds = [kind for kind in case.facts.in_vain if kind in REMEDIES[one.category]]
+    if not kinds:
+        return one
+    shown = tuple(item for item in case.index.kind("target", case.service) if item.snapshot.get("in_vain") in kinds)
+    says = f"A {kinds[-1].replace('_', ' ')} was carried out for it and did not help."
+    return replace(one, checks=(*one.checks, Check(says, False, IN_VAIN_WEIGHT, shown)))
 
 
 def _rivals(best: Candidate, other: Candidate) -> bool:

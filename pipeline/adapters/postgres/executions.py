@@ -7,14 +7,11 @@ from typing import Literal
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.records import EXECUTION_COLUMNS, STEP_COLUMNS, Row, execution
+from pipeline.domain.action import TargetAction, operations
 from pipeline.domain.execution import Execution, Intent, SeenInstance, StoodBefore
-from pipeline.domain.ids import ExecutionId, PlanId
+from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
 from pipeline.domain.lifecycle import EXECUTION_TRANSITIONS, ExecutionState
-from pipeline.domain.plan import (
-    Plan,
-    TargetAction,
-    operations,
-)
+from pipeline.domain.plan import Plan
 from pipeline.ports.executions import LEASE_OVER, TAKEN_OVER, HeldLock
 from pipeline.ports.locks import Lock
 
@@ -53,6 +50,13 @@ class PostgresExecutions:
             execution_id,
         )
         return await self._with_steps(row) if row else None
+
+    async def of_incident(self, incident_id: IncidentId) -> Sequence[Execution]:
+        rows = await self._connection.fetch(
+            f"SELECT {EXECUTION_COLUMNS} FROM executions WHERE incident_id = $1 ORDER BY id",  # noqa: S608
+            incident_id,
+        )
+        return [await self._with_steps(row) for row in rows]
 
     async def of_plan(self, plan_id: PlanId, kind: Literal["apply", "rollback"]) -> Execution | None:
         row = await self._connection.fetchrow(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from pipeline.adapters.postgres.pool import Connection
-from pipeline.domain.ids import ExecutionId, PlanId
-from pipeline.ports.history import ActionHistory, ActionKind, ReplicaReading, Unhelpful
+from pipeline.domain.action import ActionKind
+from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
+from pipeline.ports.history import ActionHistory, ReplicaReading, Unhelpful
 
 KEEP_S = 4 * 3600.0
 """A reading that is older says nothing about "one hour ago"."""
@@ -41,6 +42,15 @@ class PostgresHistory:
                    ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED)""",
             KEEP_S,
         )
+
+    async def in_vain(self, incident_id: IncidentId) -> tuple[ActionKind, ...]:
+        rows = await self._connection.fetch(
+            """SELECT p.action ->> 'kind' AS kind FROM executions e JOIN plans p ON p.id = e.plan_id
+               WHERE e.incident_id = $1 AND e.kind = 'apply'
+                 AND (e.state = 'not_verified' OR e.canary_verdict = 'worse') ORDER BY e.id""",
+            incident_id,
+        )
+        return tuple(dict.fromkeys(row["kind"] for row in rows))
 
     async def of(self, target_uid: str, kind: ActionKind, fingerprint: str, *, besides: PlanId | None) -> ActionHistory:
         # Asked for by itself: the planner sees which rows a given moment leaves, and of the clock it sees nothing.

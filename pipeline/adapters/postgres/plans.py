@@ -31,9 +31,9 @@ class PostgresPlans:
         row = await self._connection.fetchrow(
             f"""INSERT INTO plans (incident_id, revision, action, target, generation, replicas_before, hash,
                                    approvals_needed, expected_effect, guardrails, expires_at, requested_by,
-                                   target_revision)
+                                   target_revision, risk, alternatives)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() + make_interval(secs => $11), $12,
-                        $13)
+                        $13, $14, $15)
                 RETURNING {PLAN_COLUMNS}""",  # noqa: S608 - a constant list of columns
             draft.incident_id,
             revision,
@@ -48,6 +48,8 @@ class PostgresPlans:
             draft.ttl_s,
             draft.requested_by,
             draft.target_revision,
+            draft.risk or "",
+            [one.model_dump(mode="json") for one in draft.alternatives],
         )
         return plan(row)
 

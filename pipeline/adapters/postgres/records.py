@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipeline.domain.action import Action, Operation
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
 from pipeline.domain.approval import Approval
 from pipeline.domain.changes import ChangeEvent
@@ -16,12 +17,7 @@ from pipeline.domain.guardrail import GuardrailResult, RuleAnswer
 from pipeline.domain.ids import EvidenceId, ExecutionId, IncidentId, PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Incident, StoredAnomaly
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
-from pipeline.domain.plan import (
-    Action,
-    Operation,
-    Plan,
-    TargetRef,
-)
+from pipeline.domain.plan import Alternative, Plan, TargetRef
 from pipeline.domain.severity import Severity, SeverityResult
 from pipeline.domain.telemetry import SeriesKey, Signal
 from pipeline.domain.verification import Verification
@@ -31,6 +27,7 @@ Row = Mapping[str, Any]
 CHANGE: TypeAdapter[ChangeEvent] = TypeAdapter(ChangeEvent)
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 OPERATION: TypeAdapter[Operation] = TypeAdapter(Operation)
+ALTERNATIVES = TypeAdapter(tuple[Alternative, ...])
 DIAGNOSIS: TypeAdapter[Diagnosis] = TypeAdapter(Diagnosis)
 HYPOTHESIS: TypeAdapter[Hypothesis] = TypeAdapter(Hypothesis)
 PASSAGES: TypeAdapter[tuple[Passage, ...]] = TypeAdapter(tuple[Passage, ...])
@@ -44,7 +41,8 @@ INCIDENT_COLUMNS = (
 )
 PLAN_COLUMNS = (
     "id, incident_id, revision, action, target, generation, replicas_before, hash, state, approvals_needed,"
-    " expected_effect, created_at, expires_at, requested_by, target_revision, token"
+    " expected_effect, created_at, expires_at, requested_by, target_revision, token,"
+    " risk, alternatives"
 )
 EXECUTION_COLUMNS = (
     "id, plan_id, incident_id, kind, state, fence, target, started_at, waiting_since, applied_at, detail, canary,"
@@ -125,6 +123,8 @@ def plan(row: Row) -> Plan:
         requested_by=row["requested_by"],
         target_revision=row["target_revision"],
         token=row["token"],
+        risk=row["risk"] or None,
+        alternatives=ALTERNATIVES.validate_python(row["alternatives"]),
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
 
@@ -14,13 +14,15 @@ from kubernetes.client import Configuration
 
 from executors.targets.kubernetes import KubernetesTarget
 from executors.targets.local_process import LocalProcessTarget
+from pipeline.domain.action import ScaleTo
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import TemporaryError
 from pipeline.domain.execution import Intent
 from pipeline.domain.ids import ExecutionId
-from pipeline.domain.plan import ScaleTo, TargetRef, TargetState
+from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.targets import Target
 from tests.faults import Proxy
+from tests.kube_objects import Cluster
 from tests.kube_server import TOKEN, KubeServer
 
 PATIENCE_S = 90.0
@@ -86,14 +88,14 @@ class LocalPlace(Place):
     address = WorkloadAddress(platform="local_process", namespace="demo", name="worker")
 
     def __init__(self, proxy: Proxy, world_url: str) -> None:
-        self._world_url = world_url
+        self.world_url = world_url
         super().__init__(proxy)
 
     def _make(self, url: str, timeout_s: float) -> Target:
         return LocalProcessTarget(url, timeout_s=timeout_s)
 
     async def scale_by_another(self, ref: TargetRef, replicas: int) -> None:
-        direct = LocalProcessTarget(self._world_url, timeout_s=20.0)
+        direct = LocalProcessTarget(self.world_url, timeout_s=20.0)
         try:
             await direct.apply(ref, ScaleTo(replicas=replicas), intent_for(await direct.observe(ref)))
         finally:
@@ -122,9 +124,18 @@ def kube_configuration(url: str, token: str = TOKEN) -> Configuration:
 
 
 @asynccontextmanager
-async def kube_place(resource: Literal["deployments", "statefulsets"] = "deployments") -> AsyncIterator[KubePlace]:
-    async with KubeServer() as server, Proxy(server.url) as proxy:
+async def kube_place(
+    resource: Literal["deployments", "statefulsets", "daemonsets"] = "deployments",
+    *,
+    then: Sequence[str] = (),
+    cluster: Cluster | None = None,
+) -> AsyncIterator[KubePlace]:
+    """Two pods that run ``main:1``, or the last of the images that came ``then``."""
+    async with KubeServer(cluster) as server, Proxy(server.url) as proxy:
         place = KubePlace(proxy, server, resource)
+        for image in then:
+            server.cluster.number_template(place.key)
+            server.cluster.set_image(place.key, image)
         ref = await place.target.resolve(place.address)
         await until(lambda: place.target.settled(ref, ScaleTo(replicas=2)))
         server.calls.clear()

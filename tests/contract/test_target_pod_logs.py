@@ -1,0 +1,249 @@
+"""What is the pods' own: rights, exec, containers that lack something, pods that come and go."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import executors.targets
+from executors.targets.log_truncation_exec import LOADER
+from executors.targets.log_truncation_script import TRUNCATE
+from executors.targets.pod_logs import PodLogsTarget
+from pipeline.domain.action import TruncateAction, TruncateLog
+from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, TemporaryError
+from pipeline.domain.execution import Finding, Intent
+from pipeline.domain.plan import TargetRef
+from tests.contract.targets.places import intent_for, kube_configuration
+from tests.contract.targets.stand_log_files import log_lines
+from tests.contract.targets.stand_pod_logs import PodLogsStand, pod_logs_stand
+from tests.kube_server import rights
+from tests.pod_exec_server import LOGS
+
+MIB = 1 << 20
+GRANTED = {
+    ("get", "apps", "deployments"),
+    ("get", "apps", "statefulsets"),
+    ("list", "apps", "replicasets"),
+    ("get", "", "pods"),
+    ("list", "", "pods"),
+    ("get", "", "pods/exec"),
+    ("create", "", "pods/exec"),
+}
+"""The golden list: a right added to the role, or a call that needs another one, has to be written here too."""
+
+
+@pytest.fixture
+async def stand() -> AsyncIterator[PodLogsStand]:
+    async with pod_logs_stand() as opened:
+        yield opened
+
+
+async def _planned(stand: PodLogsStand) -> tuple[TargetRef, TruncateLog, Intent]:
+    ref = await stand.target.resolve(stand.address)
+    state = await stand.target.observe(ref)
+    return ref, TruncateLog(file=state.files[0]), intent_for(state)
+
+
+def _marks(wish: TruncateLog, intent: Intent, sum_of_head: int) -> str:
+    inode = wish.file.uid.partition("/")[2]
+    size = wish.file.size_bytes
+    return f"{intent.execution_id} {intent.step} {intent.fence} {inode} {size} {size} 65536 {sum_of_head}"
+
+
+def test_the_shipped_role_grants_the_golden_list() -> None:
+    folder = Path(next(iter(executors.targets.__path__)))
+    role, binding = yaml.safe_load_all((folder / "pod-logs-rbac.yaml").read_text())
+    assert (role["kind"], binding["kind"]) == ("Role", "RoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert rights(role["rules"]) == GRANTED
+
+
+async def test_the_shipped_role_is_enough_and_not_more(stand: PodLogsStand) -> None:
+    stand.server.granted = GRANTED
+    ref, wish, intent = await _planned(stand)
+    await stand.target.apply(ref, wish, intent)
+    assert await stand.target.find(ref, wish, intent) is Finding.APPLIED
+    assert await stand.target.settled(ref, wish)
+    assert {one.right: one.held for one in await stand.target.check(ref)} == {
+        f"{verb} {resource}{'.' if group else ''}{group} in namespace shop": True for verb, group, resource in GRANTED
+    }
+    assert stand.server.used() | {("create", "", "pods/exec")} == GRANTED
+
+
+@pytest.mark.parametrize("missing", [("get", "", "pods/exec"), ("create", "", "pods/exec"), ("get", "", "pods")])
+async def test_a_missing_right_is_named(stand: PodLogsStand, missing: tuple[str, str, str]) -> None:
+    ref, wish, intent = await _planned(stand)
+    stand.server.granted = GRANTED - {missing}
+    with pytest.raises(PermanentError, match=r"may not .*pod-logs-rbac\.yaml grants it"):
+        await stand.target.apply(ref, wish, intent)
+    assert "may not" in (await stand.target.observe(ref)).refuses["truncate"]
+    held = {one.right: one.held for one in await stand.target.check(ref)}
+    assert held[f"{missing[0]} {missing[2]} in namespace shop"] is False
+
+
+async def test_each_pod_has_logs_of_its_own(stand: PodLogsStand) -> None:
+    stand.server.cluster.edit_spec(stand.key, replicas=2)
+    stand.server.cluster.reconcile()
+    names = [pod["metadata"]["name"] for pod in stand.server.cluster.pods_of(stand.key)]
+    (second,) = set(names) - {stand.pod}
+    (stand.server.pod_folder(second) / "service.log").write_bytes(log_lines(400_000))
+    ref = await stand.target.resolve(stand.address)
+    state = await stand.target.observe(ref)
+    assert [file.instance for file in state.files[:2]] == [second, stand.pod]
+    assert state.files[0].path == state.files[1].path
+    assert len({file.uid for file in state.files}) == len(state.files)
+    said = await stand.target.apply(ref, TruncateLog(file=state.files[0]), intent_for(state))
+    assert f"emptied {second}:{LOGS}/service.log" in said
+    assert stand.log.stat().st_size >= 300_000
+    line = stand.target.command(ref, TruncateAction(files=state.files[:1]))
+    assert shlex.split(line)[:6] == ["kubectl", "-n", "shop", "exec", second, "--"]
+
+
+async def test_without_gzip_the_newest_lines_are_kept_as_they_are(stand: PodLogsStand) -> None:
+    held = log_lines(8 * MIB)
+    stand.log.write_bytes(held)
+    stand.server.without = "gzip"
+    ref, wish, intent = await _planned(stand)
+    said = await stand.target.apply(ref, wish, intent)
+    (copy,) = stand.folder.glob("service.log.*.sre-bot")
+    kept = copy.read_bytes()
+    assert held.endswith(kept)
+    assert len(held) // 8 <= len(kept) < len(held) // 4
+    assert f"kept the newest {len(kept) / MIB:.1f} of 8.0 MiB in {LOGS}/{copy.name}" in said
+    assert "there is no gzip in the container" in said
+    stand.log.write_bytes(log_lines(2 * MIB))
+    ref, wish, intent = await _planned(stand)
+    with pytest.raises(PermanentError, match="too little to free without it"):
+        await stand.target.apply(ref, wish, intent)
+    assert stand.log.stat().st_size >= 2 * MIB
+
+
+async def test_without_room_nothing_is_emptied(stand: PodLogsStand) -> None:
+    ref, wish, intent = await _planned(stand)
+    before = await stand.facts()
+    full = stand.server.folder / "bin" / "df"
+    full.unlink()
+    full.write_text(
+        "#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\necho 'd 9 9 0 100% /'\n"
+    )
+    full.chmod(0o755)
+    with pytest.raises(PermanentError, match="there is no room"):
+        await stand.target.apply(ref, wish, intent)
+    assert await stand.facts() == before
+    assert not list(stand.folder.glob(".*.part*"))
+
+
+@pytest.mark.parametrize("tool", ["sh", "stat"])
+async def test_a_container_that_lacks_a_tool_refuses(stand: PodLogsStand, tool: str) -> None:
+    stand.server.without = tool
+    ref = await stand.target.resolve(stand.address)
+    state = await stand.target.observe(ref)
+    assert not state.files
+    assert ("no shell" if tool == "sh" else "there is no stat") in state.refuses["truncate"]
+
+
+async def test_a_pod_that_is_gone_or_another_one(stand: PodLogsStand) -> None:
+    ref, wish, intent = await _planned(stand)
+    key = ("pods", "shop", stand.pod)
+    pod = stand.server.cluster.objects[key]
+    stand.server.paused = True
+    stand.server.cluster.objects[key] = {**pod, "metadata": {**pod["metadata"], "uid": "another"}}
+    with pytest.raises(PreconditionFailed, match="another one than was planned"):
+        await stand.target.apply(ref, wish, intent)
+    del stand.server.cluster.objects[key]
+    with pytest.raises(PreconditionFailed, match="is gone"):
+        await stand.target.apply(ref, wish, intent)
+    assert await stand.target.find(ref, wish, intent) is Finding.UNKNOWN
+    assert await stand.target.settled(ref, wish)
+    assert stand.log.stat().st_size >= 300_000
+    assert stand.writes() == 0
+
+
+async def test_a_workload_without_pods_says_so(stand: PodLogsStand) -> None:
+    ref = await stand.target.resolve(stand.address)
+    stand.server.paused = True
+    del stand.server.cluster.objects["pods", "shop", stand.pod]
+    assert (await stand.target.observe(ref)).refuses == {"truncate": "it has no pod"}
+
+
+async def test_somebody_at_work_is_waited_for_and_a_dead_one_is_not(stand: PodLogsStand) -> None:
+    ref, wish, intent = await _planned(stand)
+    lock = stand.folder / ".sre-bot.lock"
+    lock.symlink_to(str(os.getpid()))
+    with pytest.raises(TemporaryError, match=f"process {os.getpid()} is emptying logs"):
+        await stand.target.apply(ref, wish, intent)
+    with pytest.raises(TemporaryError, match="right now"):
+        await stand.target.find(ref, wish, intent)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    lock.unlink()
+    lock.symlink_to(str(ended.pid))
+    await stand.target.apply(ref, wish, intent)
+    assert stand.log.stat().st_size == 0
+    assert not lock.is_symlink()
+
+
+async def test_a_script_that_was_killed_before_it_took_effect(stand: PodLogsStand) -> None:
+    ref, wish, intent = await _planned(stand)
+    head = stand.log.read_bytes()[:65536]
+    sum_of_head = int(subprocess.run(["cksum"], input=head, capture_output=True, check=True).stdout.split()[0])
+    (stand.folder / ".sre-bot.journal").write_text(f"began {_marks(wish, intent, sum_of_head)}\n")
+    assert await stand.target.find(ref, wish, intent) is Finding.NOT_APPLIED
+    stand.log.write_bytes(log_lines(900_000)[777:])
+    assert await stand.target.find(ref, wish, intent) is Finding.APPLIED, "it begins otherwise now"
+    stand.log.rename(stand.log.with_name("service.log.7"))
+    assert await stand.target.find(ref, wish, intent) is Finding.UNKNOWN
+
+
+async def test_a_script_that_never_came_is_not_applied_after_a_while(stand: PodLogsStand) -> None:
+    ref, wish, intent = await _planned(stand)
+    brief = stand.connected(timeout_s=0.5)
+    await brief.close()
+    assert await stand.connected(timeout_s=0.5).find(ref, wish, intent) is Finding.NOT_APPLIED
+
+
+def test_half_a_script_is_never_run(tmp_path: Path) -> None:
+    text = TRUNCATE.strip("\n").encode()
+    log = tmp_path / "a.log"
+    log.write_bytes(log_lines(2000))
+    words = [str(tmp_path), str(log), "1:1", "1", "1", "1", "1", "stamp", "9", "9"]
+    for sent in (text[:-1], text[: len(text) // 2], b""):
+        ran = subprocess.run(["sh", "-c", LOADER, "sre-bot", str(len(text)), *words], input=sent, check=False)
+        assert ran.returncode == 42
+    assert [path.name for path in tmp_path.iterdir()] == ["a.log"]
+
+
+async def test_failures_of_the_connection(stand: PodLogsStand) -> None:
+    ref, wish, intent = await _planned(stand)
+    stranger = PodLogsTarget(kube_configuration(stand.server.url, "someone"), namespaces=["shop"], paths=[LOGS])
+    with pytest.raises(PermanentError, match="credentials"):
+        await stranger.resolve(stand.address)
+    await stranger.close()
+    stand.server.refuse_next.append((500, "error dialing backend: EOF"))
+    with pytest.raises(OutcomeUnknown, match="error dialing backend"):
+        await stand.target.apply(ref, wish, intent)
+    stand.server.refuse_next.append((503, "etcdserver: leader changed"))
+    with pytest.raises(TemporaryError, match="leader changed"):
+        await stand.target.observe(ref)
+    stand.server.lose_next = True
+    with pytest.raises(TemporaryError, match="not answered"):
+        await stand.target.settled(ref, wish)
+    assert stand.log.stat().st_size >= 300_000
+
+
+async def test_a_copy_in_several_stretches_is_whole(stand: PodLogsStand) -> None:
+    held = log_lines(9 * MIB)
+    stand.log.write_bytes(held)
+    ref, wish, intent = await _planned(stand)
+    await stand.target.apply(ref, wish, intent)
+    (copy,) = stand.folder.glob("service.log.*.gz")
+    assert gzip.decompress(copy.read_bytes()) == held
+    assert shutil.which("zcat") is None or subprocess.run(["zcat", copy], capture_output=True).stdout == held
