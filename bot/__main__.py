@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -20,6 +21,7 @@ from bot.cli_audit import add_audit_commands
 from bot.cli_incident import add_commands as add_incident
 from bot.cli_knowledge import add_commands
 from bot.cli_operations import add_commands as add_operations
+from bot.cli_targets import add_commands as add_targets
 from bot.config import Settings, load, variables
 from pipeline.domain.errors import ConfigurationError, SreBotError
 from pipeline.domain.ids import IncidentId, SlackUserId, parse_incident_label
@@ -330,6 +332,19 @@ def _settings() -> Settings:
         raise _Failure(str(error)) from None
 
 
+def _settings_beside() -> Settings:
+    """As ``_settings``; where none says what may be acted on and a demo runs in the data folder, as it was told."""
+    settings = _settings()
+    if settings.telemetry.catalogue is not None:
+        return settings
+    try:
+        demo = json.loads((settings.store.data_dir / "demo.json").read_text())
+        os.kill(demo["pid"], 0)
+        return load({**demo["settings"], **os.environ})
+    except (OSError, ValueError, KeyError, ConfigurationError):
+        return settings
+
+
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):
@@ -367,7 +382,8 @@ class _Failure(click.ClickException):
 
 add_commands(main, _settings, _run, _complain)
 add_operations(main, _settings, _run)
-add_incident(main, _settings, _run)
+add_incident(main, _settings_beside, _run)
+add_targets(main, _settings_beside, _run)
 add_audit_commands(main, _settings, _run, _complain)
 
 if __name__ == "__main__":

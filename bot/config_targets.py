@@ -50,13 +50,19 @@ class TargetSettings(Group):
     ] = ()
     aws_allowed: Annotated[
         tuple[str, ...],
-        Variable("SRE_AWS_ALLOWED", "names, comma-separated", "ECS clusters, groups and functions; * at the end only"),
+        Variable(
+            "SRE_AWS_ALLOWED",
+            "names, comma-separated",
+            "ECS clusters, functions and groups; of groups also web-*",
+        ),
     ] = ()
     aws_alias: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$"), Variable("SRE_AWS_ALIAS", "name", "of functions, what is called")
     ] = "live"
     azure_subscription: Annotated[
-        str, Variable("SRE_AZURE_SUBSCRIPTION", "id", "App Service and Functions may be acted on there")
+        str,
+        Field(pattern=r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$"),
+        Variable("SRE_AZURE_SUBSCRIPTION", "id", "App Service and Functions may be acted on there"),
     ] = ""
     azure_groups: Annotated[
         tuple[str, ...], Variable("SRE_AZURE_GROUPS", "resource groups, comma-separated", "where actions are allowed")

@@ -31,7 +31,7 @@ from migrations.runner import MigrationError, check
 from pipeline.domain.activity import ActivityReading
 from pipeline.domain.approval import TIERS, choose_rule, rules_in_force
 from pipeline.domain.changes import ChangeReading
-from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError, TemporaryError
+from pipeline.domain.errors import SreBotError
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.logs import LogReading
 from pipeline.domain.severity import Severity
@@ -44,6 +44,7 @@ from pipeline.ports.metrics import MetricsSource
 from pipeline.ports.topology import TopologySource
 from pipeline.ports.traces import TracesSource
 from pipeline.stages.asking import ask
+from pipeline.stages.survey import Surveyor
 
 CHECK_TIMEOUT_S = 15.0
 SOURCE_TIMEOUT_S = 35.0
@@ -254,20 +255,19 @@ async def _targets(settings: Settings) -> list[Finding]:
         said = "no services listed (SRE_CATALOGUE): incidents are diagnosed, every action is left to people"
         return [Finding("catalogue", "note", said)]
     registry = registry_of(settings)
-    found: list[Finding] = []
     try:
-        for service in services:
-            address = catalogue[service].target
-            if address is None:
-                found.append(Finding(f"target of {service}", "note", "none: actions are left to people"))
-                continue
-            try:
-                ref = await registry.for_platform(address.platform).resolve(address)
-                found.append(Finding(f"target of {service}", "ok", f"{ref.platform} {ref.describe()}, uid {ref.uid}"))
-            except (TemporaryError, PermanentError, ConfigurationError) as error:
-                found.append(Finding(f"target of {service}", "wrong", str(error)))
+        surveyed = await Surveyor(registry, catalogue).find()
     finally:
         await registry.close()
+    without = [name for name in services if catalogue[name].target is None]
+    found = [Finding(f"target of {name}", "note", "none: actions are left to people") for name in without]
+    for one in surveyed:
+        what = f"{one.role.value} of {one.service}"
+        if one.state is None or one.problem:
+            found.append(Finding(what, "wrong", one.problem))
+        else:
+            ref = one.state.ref
+            found.append(Finding(what, "ok", f"{ref.platform} {ref.describe()}, uid {ref.uid}"))
     return found
 
 

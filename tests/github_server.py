@@ -62,7 +62,7 @@ class GitHubServer:
     async def __aenter__(self) -> Self:
         app = web.Application(middlewares=[self._guard])
         base = "/repos/{owner}/{repo}"
-        for method, path, handler in (
+        routes: tuple[tuple[str, str, Any], ...] = (
             ("GET", "", self._repository),
             ("GET", "/git/ref/heads/{branch:.+}", self._ref),
             ("GET", "/git/commits/{sha}", self._commit),
@@ -77,7 +77,8 @@ class GitHubServer:
             ("POST", "/git/refs", self._create_ref),
             ("POST", "/pulls", self._open_pull),
             ("PUT", "/pulls/{number}/merge", self._merge),
-        ):
+        )
+        for method, path, handler in routes:
             app.router.add_route(method, base + path, handler)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()

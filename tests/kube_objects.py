@@ -248,10 +248,11 @@ class Cluster(Store):
         )
 
     def _replace_one(self, key: Key, old: list[Object], live: list[Object], wanted: int) -> None:
-        """One pod at a time, the highest first, and a broken one before the others."""
+        """One pod at a time, the highest first. A DaemonSet takes a broken one before the others; a StatefulSet waits
+        until every pod is ready, a broken one too (its documentation's "forced rollback")."""
         if self.objects[key]["spec"]["updateStrategy"]["type"] == "OnDelete" or not old:
             return
-        broken = [pod for pod in old if not _is_ready(pod)]
+        broken = [pod for pod in old if not _is_ready(pod)] if key[0] == "daemonsets" else []
         if broken or sum(map(_is_ready, live)) >= wanted:
             self._shrink((broken or old)[-1])
 

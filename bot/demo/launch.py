@@ -24,6 +24,14 @@ CHANNEL = "C0INCIDENTS"
 APPROVERS = ("U0ALICE", "U0BOB")
 CATALOGUE = Path(__file__).with_name("services.yaml")
 MANIFEST = Path(__file__).parents[2] / "manifest.yml"
+ACTS_ON = (
+    "SRE_CATALOGUE",
+    "SRE_LOCAL_TARGET_URL",
+    "SRE_GIT_REPOSITORIES",
+    "SRE_CERTIFICATE_FOLDERS",
+    "SRE_CERTIFICATE_AUTHORITY",
+    "SRE_TRUNCATE_FOLDERS",
+)
 RATE_WINDOW_S = 15.0
 STEADY_S = 10.0
 """A bot that ran this long is started again at once; one that ends sooner waits twice as long each time."""
@@ -140,7 +148,15 @@ async def running_demo(
             await keeper.start()
             stack.push_async_callback(keeper.stop)
             pids.append(keeper.pid)
-        running = {"page": slack.base_url, "world": world_url, "bot_pids": pids}
+        # For the commands of a person beside the demo: where it acts, and no secret.
+        acts_on = {name: bot_environ[name] for name in ACTS_ON}
+        running = {
+            "pid": os.getpid(),
+            "page": slack.base_url,
+            "world": world_url,
+            "bot_pids": pids,
+            "settings": acts_on,
+        }
         await asyncio.to_thread((data_dir / "demo.json").write_text, json.dumps(running))
         yield Demo(slack.base_url, world_url, store, data_dir)
 

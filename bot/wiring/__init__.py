@@ -70,6 +70,7 @@ from pipeline.stages.remind import Reminder
 from pipeline.stages.replicas import ReplicaWatch
 from pipeline.stages.revise import Reviser
 from pipeline.stages.settings import LoopSettings
+from pipeline.stages.survey import Surveyor
 from pipeline.stages.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -207,6 +208,8 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         stack.callback(right.cancel)
         learning = asyncio.create_task(_quietly(knowledge.learn()), name="learn runbooks")
         stack.callback(learning.cancel)
+        surveying = asyncio.create_task(_survey(Surveyor(targets, catalogue)), name="survey the targets")
+        stack.callback(surveying.cancel)
         if known is None:
             known = await _patiently(lambda: identify(client), "SLACK_BOT_TOKEN")
         identity: BotIdentity = known
@@ -407,6 +410,18 @@ async def _patiently(call: Callable[[], Awaitable[_Result]], setting: str) -> _R
             pause_s = min(pause_s * 2, 15.0)
         except PermanentError as error:
             raise ConfigurationError(f"{setting}: {error}") from error
+
+
+async def _survey(surveyor: Surveyor) -> None:
+    """Says at the start what would otherwise be found out at three in the morning."""
+    found = await surveyor.find(rights=True)
+    for one in found:
+        where = f"{one.role.value} of {one.service} ({one.address.platform} {one.address.namespace}/{one.address.name})"
+        if one.problem:
+            log.warning("%s cannot be acted on: %s", where, one.problem)
+        for right in one.missing:
+            log.warning("%s: the account lacks %s: %s", where, right.right, right.said)
+    log.info("%d targets looked at; `sre-bot targets check` says more", len(found))
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:

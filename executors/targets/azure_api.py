@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -129,9 +130,9 @@ class Arm:
         return self._client
 
     @asynccontextmanager
-    async def reading(self, what: str) -> AsyncIterator[None]:
-        """``what``: the right that the calls inside need."""
-        async with self._told_apart(what, "read"):
+    async def reading(self, what: str, *, within_s: float = math.inf) -> AsyncIterator[None]:
+        """``what``: the right that the calls inside need. All of them together have ``within_s``."""
+        async with self._told_apart(what, "read", within_s):
             yield
 
     @asynccontextmanager
@@ -202,10 +203,12 @@ class Arm:
             await self._credential.close()
 
     @asynccontextmanager
-    async def _told_apart(self, what: str, mode: Literal["read", "write"]) -> AsyncIterator[None]:
+    async def _told_apart(
+        self, what: str, mode: Literal["read", "write"], within_s: float = math.inf
+    ) -> AsyncIterator[None]:
         """The SDK's exceptions as ours."""
         try:
-            async with asyncio.timeout(2 * self._timeout_s):
+            async with asyncio.timeout(min(2 * self._timeout_s, within_s)):
                 yield
         except HttpResponseError as error:
             raise _refusal(what, mode, error) from error
@@ -266,7 +269,8 @@ def _no_answer(what: str, mode: Literal["read", "write"], why: str) -> SreBotErr
 def _refusal(what: str, mode: Literal["read", "write"], error: HttpResponseError) -> SreBotError:
     if error.response is None:
         if isinstance(error, ClientAuthenticationError):
-            return PermanentError(f"the bot gets no token for Azure, nothing was sent: {error.message}")
+            why = " ".join(error.message.split())[:300]
+            return PermanentError(f"the bot gets no token for Azure, nothing was sent: {why}")
         return _no_answer(what, mode, error.message)
     status, words = error.status_code or 0, _words(_text(error))
     match status:

@@ -25,6 +25,7 @@ from executors.targets.azure_sites import (
     Swap,
     instances,
     swap_of,
+    utc,
 )
 from executors.targets.offers import not_offered
 from pipeline.domain.action import (
@@ -63,8 +64,8 @@ _APART = timedelta(minutes=1)
 
 class AzureAppServiceTarget(Target):
     """The web apps of the listed resource groups. One instance is restarted by ending the app's worker process on it,
-    which is what the portal's Advanced Application Restart does; IIS starts it anew. On Linux no process is shown, and
-    only the whole app can be restarted.
+    which is what the portal's Advanced Application Restart does; IIS starts it anew. On Linux and in containers no
+    process is shown, and only the whole app can be restarted.
 
     A revision is a slot and the time of its last swap, ``staging@2026-11-23T15:00:00Z``; ``production@…`` is what stood
     in production since then and was swapped out by the latest swap.
@@ -108,8 +109,8 @@ class AzureAppServiceTarget(Target):
             self._sites.workers(look.app), self._earlier(look.app), self._changes.why_not_scaled(look)
         )
         refuses: dict[ActionKind, str] = {}
-        if not look.app.shows_processes:
-            refuses["restart"] = "on Linux App Service shows no process of an instance; the whole app can be restarted"
+        if not any(one.process for one in workers):
+            refuses["restart"] = "App Service shows the app's process on no instance; the whole app can be restarted"
         if no_scale:
             refuses["scale"] = no_scale
         if isinstance(earlier, str):
@@ -125,6 +126,7 @@ class AzureAppServiceTarget(Target):
             instances=instances(workers),
             rollout=f"{PRODUCTION}@{_stamp(look.app.swap)}",
             revisions=() if isinstance(earlier, str) else (earlier,),
+            away_rolling_back=0,  # a slot is warmed up before it is swapped
             refuses=refuses,
         )
 
@@ -309,11 +311,12 @@ class AzureAppServiceTarget(Target):
                 async for one in client.list_deployments_slot(app.group, app.name, slot)
                 if one.properties is not None
             ]
-        if any(one.start_time is not None and one.start_time > latest.at for one in deployments):
+        if any(one.start_time is not None and utc(one.start_time) > latest.at for one in deployments):
             raise PreconditionFailed(f"something else was deployed into the slot {slot} since the swap")
         active = next((one for one in deployments if one.active), None)
-        title, at = (active.message or "", active.end_time) if active else ("", None)
-        return Revision(f"{slot}@{latest.stamp}", title=title, at=at)
+        ended = active.end_time if active else None
+        title = (active.message or "") if active else ""
+        return Revision(f"{slot}@{latest.stamp}", title=title, at=utc(ended) if ended else None)
 
 
 def _into_production() -> models.CsmSlotEntity:

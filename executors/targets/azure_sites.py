@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -33,6 +33,8 @@ _RESTART_LOG = timedelta(days=1)
 """How far back a restart is looked for in the activity log."""
 _AT_ONCE = 8
 """Instances that are read at the same time."""
+_HANGS_S = 5.0
+"""How long one of them may take to tell its processes."""
 
 Fits = Literal["app", "functionapp"]
 
@@ -219,7 +221,7 @@ class Sites:
         return look
 
     async def workers(self, app: App) -> tuple[Worker, ...]:
-        """The app's instances. One whose processes cannot be read is not ready and can only be waited for."""
+        """The app's instances. One that does not answer for its processes in time is not ready."""
         async with self.arm.reading("Microsoft.Web/sites/instances/Read"):
             pages = self.arm.client.web_apps.list_instance_identifiers(app.group, app.name)
             found = [one async for one in pages]
@@ -229,10 +231,11 @@ class Sites:
     async def runs(self, app: App, instance: str, process: str, started: str) -> bool:
         """Whether this very process is still there; its number may have gone to another one."""
         try:
-            found = await self._process(app, instance, process)
+            async with self.arm.reading("Microsoft.Web/sites/instances/processes/Read"):
+                found = await self._process(app, instance, process)
         except Missing:
             return False
-        return found.start_time is not None and found.start_time.isoformat() == started
+        return found.start_time is not None and utc(found.start_time).isoformat() == started
 
     async def autoscaled_by(self, plan: Plan) -> str:
         """The autoscale setting that rules over a plan; empty when none does."""
@@ -256,7 +259,7 @@ class Sites:
             **{"api-version": "2015-04-01", "$filter": query},
         )
         events = [validated(Event, one) for one in found]
-        return [one for one in events if one.operation.value.casefold() == RESTART.casefold()]
+        return [one for one in events if one.request_id and one.operation.value.casefold() == RESTART.casefold()]
 
     async def _created(self, group: str, name: str) -> datetime | None:
         """What changes when an app is deleted and made anew; its resource id stays the same."""
@@ -322,20 +325,25 @@ class Sites:
             return Worker(name, ready)
         async with some:
             try:
-                async with self.arm.reading("Microsoft.Web/sites/instances/processes/Read"):
-                    pages = self.arm.client.web_apps.list_instance_processes(app.group, app.name, name)
-                    numbers = [(one.name or "").rpartition("/")[2] async for one in pages if _may_serve(one)]
-                for number in numbers:
-                    says = await self._process(app, name, number)
-                    if _serves(says):
-                        return Worker(name, ready, number, says.start_time)
-            except (Missing, TemporaryError):  # the instance's own site for such questions hangs when the app does
+                return await self._with_process(app, Worker(name, ready))
+            except TemporaryError:  # the instance's own site, which is asked for it, hangs when the instance does
                 return Worker(name, ready=False)
-        return Worker(name, ready)
+            except PermanentError:  # gone meanwhile, or that site lets nobody in
+                return Worker(name, ready)
+
+    async def _with_process(self, app: App, worker: Worker) -> Worker:
+        right = "Microsoft.Web/sites/instances/processes/Read"
+        async with self.arm.reading(right, within_s=_HANGS_S):
+            pages = self.arm.client.web_apps.list_instance_processes(app.group, app.name, worker.name)
+            numbers = [(one.name or "").rpartition("/")[2] async for one in pages if _may_serve(one)]
+            for number in numbers:
+                says = await self._process(app, worker.name, number)
+                if _serves(says) and says.start_time is not None:
+                    return replace(worker, process=number, started=utc(says.start_time))
+        return worker
 
     async def _process(self, app: App, instance: str, number: str) -> models.ProcessInfoProperties:
-        async with self.arm.reading("Microsoft.Web/sites/instances/processes/Read"):
-            found = await self.arm.client.web_apps.get_instance_process(app.group, app.name, number, instance)
+        found = await self.arm.client.web_apps.get_instance_process(app.group, app.name, number, instance)
         return found.properties or models.ProcessInfoProperties()
 
 
@@ -345,8 +353,13 @@ def swap_of(status: models.SlotSwapStatus | None) -> Swap | None:
     return Swap(
         (status.source_slot_name or PRODUCTION).lower(),
         (status.destination_slot_name or PRODUCTION).lower(),
-        status.timestamp_utc,
+        utc(status.timestamp_utc),
     )
+
+
+def utc(at: datetime) -> datetime:
+    """App Service leaves the Z away in times that it calls UTC."""
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def instances(workers: Collection[Worker]) -> tuple[InstanceState, ...]:

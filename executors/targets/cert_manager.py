@@ -6,20 +6,19 @@ import re
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 from kubernetes.client import Configuration
 
-from executors.targets.cert_manager_api import (
-    PRIVILEGES,
-    READS,
-    RENEWS,
+from executors.targets.cert_manager_objects import (
     Certificate,
-    CertManagerApi,
-    Condition,
-    MissingObject,
+    Requests,
+    certificates_path,
+    reads,
+    renews,
+    requests_path,
 )
+from executors.targets.kubernetes_api import MERGE, KubernetesApi, Write
 from executors.targets.late import wait_out
 from executors.targets.offers import not_offered
 from pipeline.domain.action import Action, ManualAction, Operation, RenewAction, RenewCertificate
@@ -31,6 +30,8 @@ from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.targets import Target
 
 _PLATFORM = "cert_manager"
+_PRIVILEGES = "cert-manager-rbac.yaml"
+_EACH = "NAMESPACE"
 _MARK = "sre-bot/renewal"
 """The condition of ours. cert-manager takes Issuing away when it is done, and leaves others alone."""
 _MARKED = re.compile(
@@ -65,7 +66,7 @@ class CertManagerTarget(Target):
     """
 
     def __init__(self, configuration: Configuration, *, namespaces: Collection[str], timeout_s: float = 10.0) -> None:
-        self._api = CertManagerApi(configuration, timeout_s=timeout_s)
+        self._api = KubernetesApi(configuration, timeout_s=timeout_s, privileges=_PRIVILEGES)
         self._namespaces = frozenset(namespaces)
         # A call may still be connecting when it is given up, and then the server needs its time too.
         self._flight_s = 2 * timeout_s
@@ -77,31 +78,31 @@ class CertManagerTarget(Target):
     def declares(self) -> Declaration:
         guarded = "uid and resourceVersion of the object whose generation and revision were read"
         return Declaration(
-            offers=(Offer("renew", False, (str(RENEWS),), guarded),),
+            offers=(Offer("renew", False, (str(renews(_EACH)),), guarded),),
             observes=(
                 "until when the certificate in the Secret is valid, and its revision",
                 "the conditions Ready and Issuing",
                 "what the issuer says of a request that takes long",
             ),
-            reads=tuple(str(right) for right in READS),
-            privileges=PRIVILEGES,
+            reads=tuple(str(right) for right in reads(_EACH)),
+            privileges=_PRIVILEGES,
         )
 
     async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
         self._allowed(ref.namespace)
-        checks = tuple([await self._api.check(ref.namespace, ref.name, right) for right in (*READS, RENEWS)])
+        rights = (*reads(ref.namespace), renews(ref.namespace))
+        checks = tuple([await self._api.may(right) for right in rights])
         if checks[0].held:
             await self._certificate(ref)
         return checks
 
     async def resolve(self, address: WorkloadAddress) -> TargetRef:
-        where = f"{address.namespace}/{address.name}"
-        self._allowed(address.namespace)
-        try:
-            found = await self._api.certificate(address.namespace, address.name)
-        except MissingObject as error:
-            raise PermanentError(f"there is no Certificate {where} of cert-manager: {error}") from error
-        return TargetRef(platform="cert_manager", namespace=address.namespace, name=address.name, uid=found.uid)
+        found = await self._named(address.namespace, address.name)
+        if found is None:
+            where = f"{address.namespace}/{address.name}"
+            raise PermanentError(f"there is no Certificate {where}, or no cert-manager in this cluster")
+        uid = found.metadata.uid
+        return TargetRef(platform="cert_manager", namespace=address.namespace, name=address.name, uid=uid)
 
     async def observe(self, ref: TargetRef) -> TargetState:
         certificate = await self._certificate(ref)
@@ -109,8 +110,8 @@ class CertManagerTarget(Target):
         return TargetState(
             ref=ref,
             generation=_generation(certificate),
-            rollout=str(certificate.revision) if certificate.revision else "",
-            not_after=certificate.not_after,
+            rollout=str(certificate.status.revision or ""),
+            not_after=certificate.status.not_after,
             refuses={"renew": obstacle} if obstacle else {},
         )
 
@@ -122,23 +123,21 @@ class CertManagerTarget(Target):
             raise PreconditionFailed(
                 f"{ref.describe()} bears step {mark.step} of this execution already, sent with fence {mark.fence}"
             )
-        asked_at = _asked_at(certificate)
         words = _words(str(intent.execution_id), str(intent.step), str(intent.fence), certificate)
-        await self._api.patch_status(ref.namespace, ref.name, _issuing(certificate, asked_at, words))
-        return f"asked cert-manager to issue {ref.describe()} anew (revision {certificate.revision + 1})"
+        await self._api.write(_issuing(ref, certificate, self._asked_at(certificate), words))
+        return f"asked cert-manager to issue {ref.describe()} anew (revision {certificate.status.revision + 1})"
 
     async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
         _only_renewal(operation)
         certificate = await self._certificate(ref)
-        body = _issuing(certificate, "<now>", _words("<execution>", "<step>", "<fence>", certificate))
-        sent = self._api.shown_patch(ref.namespace, ref.name, body)
+        words = _words("<execution>", "<step>", "<fence>", certificate)
+        sent = self._api.shown(_issuing(ref, certificate, "<now>", words))
         return (f"{sent} only while the Certificate {ref.describe()} is at generation and revision {generation}",)
 
     async def rehearse(self, ref: TargetRef, operation: Operation, generation: str) -> str:
         certificate = await self._renewable(ref, operation, generation)
         words = _words("<execution>", "<step>", "<fence>", certificate)
-        body = _issuing(certificate, _asked_at(certificate), words)
-        await self._api.patch_status(ref.namespace, ref.name, body, rehearsed=True)
+        await self._api.write(_issuing(ref, certificate, self._asked_at(certificate), words), rehearsed=True)
         return "accepted by the API server (dryRun=All); its issuer was not asked"
 
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
@@ -152,14 +151,16 @@ class CertManagerTarget(Target):
         mark = _mark_of(certificate)
         if mark is None:
             return False
-        issuing = certificate.conditions.get("Issuing", _NONE)
-        if certificate.revision <= mark.revision and issuing.status == "False":
+        issuing = certificate.condition("Issuing")
+        if certificate.status.revision <= mark.revision and issuing.status == "False":
             raise PermanentError(f"cert-manager could not issue {ref.describe()}: {issuing.words}")
         waiting = _waiting(certificate, mark)
-        since = certificate.conditions[_MARK].since
-        if waiting and since is not None and (certificate.read_at - since).total_seconds() > _SLOW_S:
+        since = certificate.condition(_MARK).last_transition_time
+        if waiting and since is not None and (self._now() - since).total_seconds() > _SLOW_S:
             if issuing.status == "True":
-                waiting += f"; its request: {await self._api.request_of(ref.namespace, certificate) or 'says nothing'}"
+                _, listing = reads(ref.namespace)
+                requests = await self._api.read_all(listing, requests_path(ref.namespace), Requests)
+                waiting += f"; its request: {requests.say(certificate) or 'says nothing'}"
             raise TemporaryError(f"{ref.describe()}: {waiting}")
         return not waiting
 
@@ -213,24 +214,30 @@ class CertManagerTarget(Target):
 
     async def _certificate(self, ref: TargetRef) -> Certificate:
         """Raises PreconditionFailed when it is not the one that ``ref`` means."""
-        self._allowed(ref.namespace)
-        try:
-            certificate = await self._api.certificate(ref.namespace, ref.name)
-        except MissingObject as error:
-            raise PreconditionFailed(f"the Certificate {ref.describe()} with uid {ref.uid} is gone: {error}") from error
-        if certificate.uid != ref.uid:
-            raise PreconditionFailed(
-                f"the Certificate {ref.describe()} with uid {ref.uid} is gone: {certificate.uid} bears its name now"
-            )
+        certificate = await self._named(ref.namespace, ref.name)
+        if certificate is None or certificate.metadata.uid != ref.uid:
+            now = f": {certificate.metadata.uid} bears its name now" if certificate else ""
+            raise PreconditionFailed(f"the Certificate {ref.describe()} with uid {ref.uid} is gone{now}")
         return certificate
+
+    async def _named(self, namespace: str, name: str) -> Certificate | None:
+        self._allowed(namespace)
+        getting, _ = reads(namespace)
+        return await self._api.read(getting, certificates_path(namespace, name), Certificate)
+
+    def _asked_at(self, certificate: Certificate) -> str:
+        """After the last failure, by whatever clock: cert-manager takes an older request for settled by that."""
+        now, failed_at = self._now(), certificate.status.last_failure_time
+        return _stamp(now if failed_at is None else max(now, failed_at + timedelta(seconds=1)))
+
+    def _now(self) -> datetime:
+        """By the cluster's clock: cert-manager compares what we write with times of its own."""
+        return datetime.now(UTC)
 
     def _allowed(self, namespace: str) -> None:
         if namespace not in self._namespaces:
             allowed = ", ".join(sorted(self._namespaces)) or "none"
             raise PermanentError(f"the namespace {namespace} is not one that the bot may touch (allowed: {allowed})")
-
-
-_NONE = Condition(type="", status="")
 
 
 def _only_renewal(operation: Operation) -> None:
@@ -242,29 +249,22 @@ def _only_renewal(operation: Operation) -> None:
 
 
 def _generation(certificate: Certificate) -> str:
-    return f"{certificate.generation}.{certificate.revision}"
+    return f"{certificate.metadata.generation}.{certificate.status.revision}"
 
 
 def _obstacle(certificate: Certificate) -> str:
     """Why it cannot be renewed as it stands; empty when it can."""
-    issuing = certificate.conditions.get("Issuing", _NONE)
-    if certificate.deleting:
+    issuing = certificate.condition("Issuing")
+    if certificate.metadata.deletion_timestamp is not None:
         return "it is being deleted"
     if issuing.status == "True":
-        since = f" since {issuing.since:%Y-%m-%d %H:%M:%S} UTC" if issuing.since else ""
+        began = issuing.last_transition_time
+        since = f" since {began:%Y-%m-%d %H:%M:%S} UTC" if began else ""
         return f"cert-manager is issuing it already{since} ({issuing.words})"
-    if certificate.not_after is None or not certificate.revision:
-        ready = certificate.conditions.get("Ready", _NONE)
+    if certificate.status.not_after is None or not certificate.status.revision:
+        ready = certificate.condition("Ready")
         return f"cert-manager has never issued it ({ready.words or 'it does not say why'})"
     return ""
-
-
-def _asked_at(certificate: Certificate) -> str:
-    """By the server's clock, and after the last failure: cert-manager takes an older one for settled by that."""
-    now = certificate.read_at
-    if certificate.failed_at is not None:
-        now = max(now, certificate.failed_at + timedelta(seconds=1))
-    return _stamp(now)
 
 
 def _stamp(moment: datetime) -> str:
@@ -272,31 +272,34 @@ def _stamp(moment: datetime) -> str:
 
 
 def _words(execution: str, step: str, fence: str, certificate: Certificate) -> str:
-    until = _stamp(certificate.not_after) if certificate.not_after else "never"
+    until = _stamp(certificate.status.not_after) if certificate.status.not_after else "never"
     return (
         f"execution {execution}, step {step}, fence {fence}, generation {_generation(certificate)};"
-        f" before it revision {certificate.revision} until {until}"
+        f" before it revision {certificate.status.revision} until {until}"
     )
 
 
-def _issuing(certificate: Certificate, asked_at: str, words: str) -> dict[str, Any]:
+def _issuing(ref: TargetRef, certificate: Certificate, asked_at: str, words: str) -> Write:
     """A merge patch replaces the list of conditions as a whole; its resourceVersion keeps that from losing any."""
-    ours = {"status": "True", "lastTransitionTime": asked_at, "observedGeneration": certificate.generation}
+    meta = certificate.metadata
+    ours = {"status": "True", "lastTransitionTime": asked_at, "observedGeneration": meta.generation}
     message = f"Certificate re-issuance triggered by sre-bot: {words}"
-    return {
-        "metadata": {"uid": certificate.uid, "resourceVersion": certificate.resource_version},
+    body = {
+        "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},
         "status": {
             "conditions": [
-                *(dict(one) for one in certificate.stored if one.get("type") not in ("Issuing", _MARK)),
+                *(dict(one) for one in certificate.status.conditions if one.get("type") not in ("Issuing", _MARK)),
                 {"type": "Issuing", "reason": "ManuallyTriggered", "message": message, **ours},
                 {"type": _MARK, "reason": "Requested", "message": words, **ours},
             ]
         },
     }
+    path = f"{certificates_path(ref.namespace, ref.name)}/status"
+    return Write(renews(ref.namespace), "PATCH", path, MERGE, body)
 
 
 def _mark_of(certificate: Certificate) -> _Mark | None:
-    marked = _MARKED.fullmatch(certificate.conditions.get(_MARK, _NONE).message)
+    marked = _MARKED.fullmatch(certificate.condition(_MARK).message)
     if marked is None:
         return None
     execution, step, fence, generation, revision, until = marked.groups()
@@ -309,12 +312,12 @@ def _mark_of(certificate: Certificate) -> _Mark | None:
 
 def _waiting(certificate: Certificate, mark: _Mark) -> str:
     """What is still to come before the renewal is over; empty when nothing is."""
-    ready = certificate.conditions.get("Ready", _NONE)
-    if certificate.revision <= mark.revision:
+    status, ready = certificate.status, certificate.condition("Ready")
+    if status.revision <= mark.revision:
         return "cert-manager is still issuing it"
     if ready.status != "True":
-        return f"revision {certificate.revision} is issued and not ready ({ready.words})"
-    if certificate.not_after is None or certificate.not_after <= mark.not_after:
-        ends = _stamp(certificate.not_after) if certificate.not_after else "at no known time"
-        return f"revision {certificate.revision} ends {ends}, no later than the one before ({_stamp(mark.not_after)})"
+        return f"revision {status.revision} is issued and not ready ({ready.words})"
+    if status.not_after is None or status.not_after <= mark.not_after:
+        ends = _stamp(status.not_after) if status.not_after else "at no known time"
+        return f"revision {status.revision} ends {ends}, no later than the one before ({_stamp(mark.not_after)})"
     return ""

@@ -17,7 +17,13 @@ from executors.targets.offers import not_offered
 from pipeline.domain.action import Action, ManualAction, Operation, RevertAction, RevertCommit
 from pipeline.domain.capability import Declaration, Offer, RightCheck
 from pipeline.domain.catalogue import WorkloadAddress
-from pipeline.domain.errors import ConfigurationError, PermanentError, PreconditionFailed, TemporaryError
+from pipeline.domain.errors import (
+    ConfigurationError,
+    OutcomeUnknown,
+    PermanentError,
+    PreconditionFailed,
+    TemporaryError,
+)
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import Revision, TargetRef, TargetState
 from pipeline.ports.targets import Target
@@ -113,8 +119,7 @@ class GitTarget(Target):
             try:
                 await clone.push(ref.name, sha, intent.generation)
             except PreconditionFailed:
-                # What carried it may have sent it twice, and then the second one comes too late for the first.
-                if not await clone.holds(await self._head(clone, ref), sha):
+                if not await self._has_arrived(clone, ref, sha):
                     raise
         return f"pushed {sha[:12]} “{title}” to {ref.describe()}"
 
@@ -185,6 +190,13 @@ class GitTarget(Target):
         message = revert_message(commit, reapply=revert.reapply, intent=intent)
         tree = await clone.reverted(head, commit)
         return await clone.commit(tree, head, message), message.partition("\n")[0]
+
+    async def _has_arrived(self, clone: Clone, ref: TargetRef, sha: str) -> bool:
+        """What carried a refused push may have sent it twice: then the second one came too late for the first."""
+        try:
+            return await clone.holds(await self._head(clone, ref), sha)
+        except TemporaryError as error:
+            raise OutcomeUnknown(f"{sha} was refused by {ref.describe()}, perhaps for it is there: {error}") from error
 
     async def _look(self, ref: TargetRef, intent: Intent) -> Finding | None:
         clone = self._clone(ref.namespace)

@@ -17,6 +17,8 @@ from executors.targets.git_trailers import LoggedCommit, revertible
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, SreBotError, TemporaryError
 
 _PAUSE_S = 0.05
+_FIRST_S = 120.0
+"""How long the first fetch of a branch may take: all of its history comes with it, later only what is new."""
 _DENIED = re.compile(
     r"Authentication failed|could not read (Username|Password)|Permission denied|Host key verification failed"
     r"|error: 40[13]\b|HTTP 40[13]\b|access denied",
@@ -70,15 +72,14 @@ class Clone:
     async def fetch(self, branch: str) -> str:
         """The branch's head now, with its history here. Raises NoBranch, PermanentError, TemporaryError."""
         mirror = f"refs/remotes/origin/{branch}"
-        words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force", "--", self._url)
         try:
             if not (self._folder / "HEAD").exists():
                 await self._begin()
-            ran = await self._git.run(self._folder, *words, f"+refs/heads/{branch}:{mirror}")
+            ran = await self._fetch(branch, mirror)
             if ran.code and ".lock': File exists" in ran.err:
                 # git was killed in mid-write here, and as we hold the clone nobody is at work in it.
                 await self._begin()
-                ran = await self._git.run(self._folder, *words, f"+refs/heads/{branch}:{mirror}")
+                ran = await self._fetch(branch, mirror)
         except TimeoutError as error:
             raise TemporaryError(f"git did not answer in time for {self._url}") from error
         if ran.code:
@@ -155,6 +156,12 @@ class Clone:
                 await asyncio.sleep(_PAUSE_S)
             else:
                 return
+
+    async def _fetch(self, branch: str, mirror: str) -> Ran:
+        words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force", "--", self._url)
+        first = not (self._folder / mirror).exists()
+        spec = f"+refs/heads/{branch}:{mirror}"
+        return await self._git.run(self._folder, *words, spec, timeout_s=_FIRST_S if first else 0.0)
 
     async def _begin(self) -> None:
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)

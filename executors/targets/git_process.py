@@ -77,8 +77,8 @@ class Git:
         except OSError as error:
             raise ConfigurationError(f"{folder} cannot be written to: {error}") from error
 
-    async def run(self, folder: Path, *words: str, fed: str = "") -> Ran:
-        """``git WORDS`` in ``folder``, with ``fed`` as its input."""
+    async def run(self, folder: Path, *words: str, fed: str = "", timeout_s: float = 0.0) -> Ran:
+        """``git WORDS`` in ``folder``, with ``fed`` as its input; ``timeout_s`` where it is longer than usual."""
         process = await asyncio.create_subprocess_exec(
             self._program,
             *words,
@@ -90,7 +90,7 @@ class Git:
             start_new_session=True,
         )
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(max(timeout_s, self._timeout_s)):
                 out, err = await process.communicate(fed.encode())
         finally:
             # Whatever it started is in its group: nothing may go on sending once nobody waits for it.

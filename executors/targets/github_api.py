@@ -57,7 +57,6 @@ class Repository(_Answer):
     disabled: bool = False
     allow_squash_merge: bool | None = None
     allow_merge_commit: bool | None = None
-    allow_rebase_merge: bool | None = None
     permissions: _Permissions = _Permissions()
 
 

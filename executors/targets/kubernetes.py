@@ -30,6 +30,7 @@ from executors.targets.kubernetes_workload import (
     restarted_by,
     rolled_out,
     stuck,
+    waits_for,
     workload_moved,
 )
 from executors.targets.kubernetes_writes import evicted, restarted, rolled_back, scaled, with_bounds
@@ -226,7 +227,7 @@ class KubernetesTarget(Target):
         """Raises TemporaryError, besides what a read does, where the cluster itself says why it gets no further."""
         workload = await self._workload(ref)
         if not await self._is_carried_out(workload, operation):
-            if why := stuck(workload):
+            if why := stuck(workload) or waits_for(workload, await self._reads.pods(workload)):
                 raise TemporaryError(why)
             return False
         return True

@@ -15,6 +15,8 @@ RESTARTED = "sre-bot/restarted"
 """On the pod template, as ``kubectl rollout restart`` has an annotation of its own there."""
 ROLLED_BACK_TO = "sre-bot/rolled-back-to"
 
+_POD_REVISION = "controller-revision-hash"
+
 _KINDS: Mapping[str, ActionKind] = {
     "restart_instance": "restart",
     "rollout_restart": "rollout_restart",
@@ -99,6 +101,24 @@ def stuck(workload: Workload) -> str:
     signs = {("ReplicaFailure", "True"), ("Progressing", "False")}
     said = [one.message or one.reason for one in workload.status.conditions if (one.type, one.status) in signs]
     return f"{workload.describe()} gets no further: {'; '.join(said)}" if said else ""
+
+
+def waits_for(workload: Workload, pods: Sequence[Pod]) -> str:
+    """Why a StatefulSet stands still: a broken pod of a revision that was given up, which it does not replace.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback
+    """
+    seen = workload.status.observed_generation >= workload.metadata.generation
+    if workload.kind != "StatefulSet" or not seen or workload.raw.get("podManagementPolicy") == "Parallel":
+        return ""
+    wanted = workload.status.update_revision
+    broken = [
+        pod.name for pod in pods if pod.live and not pod.ready and pod.metadata.labels.get(_POD_REVISION) != wanted
+    ]
+    if not broken:
+        return ""
+    named = ", ".join(broken)
+    return f"{workload.describe()} waits for {named} of another revision to become ready: restart what never will"
 
 
 def restarted_by(workload: Workload) -> str:

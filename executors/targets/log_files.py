@@ -20,6 +20,7 @@ from executors.targets.log_truncation import (
     Entry,
     FileNow,
     Permit,
+    freed_in_words,
     is_of,
     kept_in_words,
     refuse_by_record,
@@ -34,7 +35,6 @@ from executors.targets.log_truncation_copy import (
     head_checksum,
 )
 from executors.targets.log_truncation_folder import (
-    OWN,
     LogFolder,
     Record,
     careless_writers,
@@ -71,8 +71,9 @@ _PATH: TypeAdapter[str] = TypeAdapter(LogPath)
 class LogFilesTarget(Target):
     """The logs of services in allow-listed folders, by the names that addresses call the folders by.
 
-    ``copies``: a folder for the copies, where another disk has more room; None: beside each log. ``timeout_s`` bounds
-    everything up to the point of no return, half of it the copying.
+    A copy lies beside its log; where there is little room for it and more in ``copies``, a folder on another disk, it
+    is kept there. With ``copies`` the record is kept there too, so that a disk that is full to the last byte can be
+    emptied. ``timeout_s`` bounds everything up to the point of no return, half of it the copying.
 
     What is wanted of a log is only that it be there: ``generation`` is the identity of the folder, and stays while
     lines are written, files are rotated and replicas come and go. A plan names each file by its inode; that is compared
@@ -80,8 +81,8 @@ class LogFilesTarget(Target):
     """
 
     def __init__(self, folders: Mapping[str, Path], *, timeout_s: float = 10.0, copies: Path | None = None) -> None:
-        self._folders = {name: LogFolder(_usable(name, folder)) for name, folder in folders.items()}
-        self._copies = copies
+        self._folders = {name: LogFolder(name, _usable(name, folder), copies) for name, folder in folders.items()}
+        self._copies = None if copies is None else _made(copies)
         self._timeout_s = timeout_s
 
     @property
@@ -124,10 +125,10 @@ class LogFilesTarget(Target):
     async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
         file = _file(operation)
         await self.observe(ref)
-        copy = f"{self._copies or os.path.dirname(file.path)}/{copy_name(file, '<time>')}"
+        copy = f"{os.path.dirname(file.path)}/{copy_name(file, '<time>')}"
         only = f"only while it is {file.uid}, at least {file.size_bytes} bytes, below the folder {generation}"
         return (
-            f"gzip the newest part of {file.path} into {copy}, fsync, read it back",
+            f"gzip {file.path}, or its newest part, into {copy}{self._or_copies()}, fsync, read it back",
             f"ftruncate {file.path} 0 {only}",
         )
 
@@ -212,9 +213,9 @@ class LogFilesTarget(Target):
     def _check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
         files = self._observe(ref).files
         root = self._folder(ref.namespace).root
-        folders = {os.path.dirname(file.path) for file in files} | {str(self._copies or root)}
-        own = root / OWN
-        folders.add(str(own if own.exists() else root))
+        folders = {os.path.dirname(file.path) for file in files} | {str(one) for one in (self._copies,) if one}
+        own = self._folder(ref.namespace).own
+        folders.add(str(own if own.exists() else own.parent))
         read_write, enter = os.R_OK | os.W_OK, os.R_OK | os.W_OK | os.X_OK
         closed = [file.path for file in files if not os.access(file.path, read_write, effective_ids=True)]
         shut = sorted(one for one in folders if not os.access(one, enter, effective_ids=True))
@@ -229,12 +230,22 @@ class LogFilesTarget(Target):
             folder, root = self._opened(ref, held)
             _compared(folder, root, generation)
             place, _ = _opened_log(folder, root, ref, file, held)
-            free = free_bytes(self._copies or place)
+            free = free_bytes(self._place_for(file, place))
         return f"{file.path} can be opened for writing; {in_mib(free)} are free for the copy"
+
+    def _place_for(self, file: LogFile, beside: int) -> Path | int:
+        """Where the copy goes. What compresses badly needs more than a quarter of the log; half of the room is used."""
+        free = free_bytes(beside)
+        if self._copies is None or free >= file.size_bytes / 2 or free_bytes(self._copies) <= free:
+            return beside
+        return self._copies
+
+    def _or_copies(self) -> str:
+        return f" or {self._copies}" if self._copies else ""
 
     def _settled(self, ref: TargetRef, file: LogFile) -> bool:
         with ExitStack() as held:
-            folder, root = self._opened(ref, held)
+            folder, _ = self._opened(ref, held)
             folder.place(ref.name, file.path)
             try:
                 now = os.lstat(file.path)
@@ -243,7 +254,7 @@ class LogFilesTarget(Target):
             if identity(now) != file.uid or now.st_size < file.size_bytes:
                 return True
             # As large as it was: perhaps it was emptied and has filled up again at once.
-            entries = folder.entries(root)
+            entries = folder.entries()
         planned = (file.path, file.uid, file.size_bytes)
         return any(one.phase == "done" and (one.path, one.uid, one.planned_bytes) == planned for one in entries)
 
@@ -253,7 +264,7 @@ class LogFilesTarget(Target):
                 folder, root = self._opened(ref, held)
             except PreconditionFailed:
                 return Finding.UNKNOWN
-            ours = [one for one in folder.entries(root) if is_of(one, file, intent)]
+            ours = [one for one in folder.entries() if is_of(one, file, intent)]
             now = None
             if ours:
                 with suppress(PermanentError):
@@ -266,9 +277,9 @@ class LogFilesTarget(Target):
             folder, root = self._opened(ref, held)
             _compared(folder, root, intent.generation)
             place, log = _opened_log(folder, root, ref, file, held)
-            record = folder.record(root, held)
+            record = folder.record(held)
             refuse_by_record(record.entries(), file, intent)
-            with copy_in(self._copies or place, file) as copy:
+            with copy_in(self._place_for(file, place), file) as copy:
                 copy.make(log, until=time.monotonic() + self._timeout_s / 2)
                 _opened_log(folder, root, ref, file, held)  # still the one of that name, and not emptied by another
                 return _emptied(log, copy, record, file, intent, permit)
@@ -292,7 +303,7 @@ def _emptied(log: int, copy: Copy, record: Record, file: LogFile, intent: Intent
         size_bytes=found.st_size,
         head=head_checksum(log, head_bytes),
         head_bytes=head_bytes,
-        copy_name=copy.where,
+        copy_name=str(copy.where),
     )
     if not permit.begin():
         raise TemporaryError(f"copying {file.path} took too long: nothing was emptied")
@@ -306,13 +317,14 @@ def _emptied(log: int, copy: Copy, record: Record, file: LogFile, intent: Intent
         copy.needed = False
         raise refusal(f"{file.path} cannot be emptied", error) from error
     took = copy.disk_bytes()
-    freed = before - disk_bytes(log) - took
+    given_back, is_beside = before - disk_bytes(log), copy.is_on_disk_of(found)
+    freed = freed_in_words(given_back, took if is_beside else 0)
     said = [
-        f"emptied {file.path}: {in_mib(freed)} freed ({in_mib(before)} of log, less {in_mib(took)} of copy)",
+        f"emptied {file.path}: {freed}",
         kept_in_words(
             kept_bytes=reaches - copy.tail.start,
             size_bytes=reaches,
-            copy=copy.where,
+            copy=str(copy.where),
             copy_bytes=took,
             why_not_all=copy.tail.why_not_all,
         ),
@@ -323,7 +335,7 @@ def _emptied(log: int, copy: Copy, record: Record, file: LogFile, intent: Intent
         who = ", ".join(map(str, careless))
         said.append(f"process {who} does not append: the file will look as large as before, and take up what is new")
     try:
-        record.append(entry.model_copy(update={"phase": "done", "freed_bytes": freed}))
+        record.append(entry.model_copy(update={"phase": "done", "freed_bytes": given_back}))
     except OSError as error:
         said.append(f"the record could not be completed: {error}")
     return "; ".join(said)
@@ -370,6 +382,14 @@ def _file(operation: Operation) -> LogFile:
             return file
         case _:
             raise not_offered("log_files", operation)
+
+
+def _made(copies: Path) -> Path:
+    try:
+        copies.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"SRE_TRUNCATE_COPIES: {copies} cannot be made: {error}") from error
+    return copies.resolve()
 
 
 def _usable(name: str, folder: Path) -> Path:

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -103,9 +103,9 @@ def verdict(ours: Sequence[Entry], now: FileNow | None) -> Finding | None:
 
 def refuse_by_record(entries: Sequence[Entry], file: LogFile, intent: Intent) -> None:
     """Raises PreconditionFailed when a later claim was here, or when this step stands already."""
-    fences = [entry.fence for entry in entries if entry.execution == int(intent.execution_id)]
+    fences = [entry.fence for entry in entries if is_of(entry, file, replace(intent, step=entry.step))]
     if fences and max(fences) > intent.fence:
-        raise PreconditionFailed(f"the record beside {file.path} bears fence {max(fences)}, we hold {intent.fence}")
+        raise PreconditionFailed(f"the record of {file.path} bears fence {max(fences)}, we hold {intent.fence}")
     if any(is_of(entry, file, intent) and entry.phase == "done" for entry in entries):
         raise PreconditionFailed(f"{file.path} was emptied by this very step already")
 
@@ -115,9 +115,14 @@ def kept_in_words(*, kept_bytes: int, size_bytes: int, copy: str, copy_bytes: in
     where = f"{copy} ({in_mib(copy_bytes)})"
     if kept_bytes >= size_bytes:
         return f"all of it is kept in {where}"
-    return (
-        f"kept the newest {in_mib(kept_bytes)} of {in_mib(size_bytes)} in {where}, what is older is gone: {why_not_all}"
-    )
+    kept = f"kept the newest {in_mib(kept_bytes).removesuffix(' MiB')} of {in_mib(size_bytes)} in {where}"
+    return f"{kept}, what is older is gone: {why_not_all}"
+
+
+def freed_in_words(log_bytes: int, copy_bytes: int) -> str:
+    """``copy_bytes``: of a copy on the same disk."""
+    net = f"{in_mib(log_bytes - copy_bytes)} freed"
+    return f"{net} ({in_mib(log_bytes)} of log, less {in_mib(copy_bytes)} of copy)" if copy_bytes else net
 
 
 class Permit:

@@ -59,19 +59,20 @@ class Tail:
 class Copy:
     """A copy of ``file`` in the open folder ``at``; it goes again unless it is ``needed`` in the end."""
 
-    def __init__(self, at: int, folder: str, file: LogFile) -> None:
+    def __init__(self, at: int, where: Path, file: LogFile) -> None:
+        self.where = where
         self.needed = False
         self.tail = Tail((), 0, 0, "")
         self._at = at
         self._file = file
-        self._name = copy_name(file, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+        self._name = where.name
         self._part = f".{self._name}.part"
         self._fd = -1
         self._reaches = 0
-        self.where = folder + self._name
 
     def make(self, log: int, *, until: float) -> None:
         """Raises PermanentError when there is no room for enough of it, PreconditionFailed, OSError."""
+        self._tidy()
         found = os.fstat(log)
         free = free_bytes(self._at)
         # Half of the room stays for whoever writes on meanwhile.
@@ -79,7 +80,8 @@ class Copy:
         if self.tail.kept_bytes < min(LEAST_KEPT_BYTES, found.st_size):
             raise PermanentError(
                 f"there is no room to keep even the newest {in_mib(LEAST_KEPT_BYTES)} of {self._file.path}"
-                f" ({in_mib(free)} free): nothing was emptied; make a little room by hand, or name a folder for copies"
+                f" ({in_mib(free)} free): nothing was emptied; make a little room by hand,"
+                " or set SRE_TRUNCATE_COPIES to a folder that has some"
             )
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # As private as the log is, and its owner's where we may give it away.
@@ -110,6 +112,17 @@ class Copy:
     def disk_bytes(self) -> int:
         return disk_bytes(self._fd)
 
+    def is_on_disk_of(self, log: os.stat_result) -> bool:
+        return os.fstat(self._fd).st_dev == log.st_dev
+
+    def _tidy(self) -> None:
+        """Gives back the room of what a crash left half-made: the log was not emptied then."""
+        begins = f".{os.path.basename(self._file.path)}."
+        for name in os.listdir(self._at) if self.where.parent == Path(self._file.path).parent else ():
+            if name.startswith(begins) and name.endswith(".sre-bot.gz.part"):
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self._at)
+
     def end(self) -> None:
         if self._fd < 0:
             return
@@ -122,8 +135,14 @@ class Copy:
 @contextmanager
 def copy_in(folder: Path | int, file: LogFile) -> Iterator[Copy]:
     """A copy of ``file`` in ``folder``, by path or as an open descriptor of the log's own folder."""
-    at = os.dup(folder) if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    copy = Copy(at, "" if isinstance(folder, int) else f"{folder}/", file)
+    own = Path(file.path).parent
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    if isinstance(folder, int):
+        at, where = os.dup(folder), own / copy_name(file, stamp)
+    else:
+        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        where = folder / f"{own.name}-{copy_name(file, stamp)}"  # many a service calls its log service.log
+    copy = Copy(at, where, file)
     try:
         yield copy
     finally:

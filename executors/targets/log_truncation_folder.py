@@ -46,7 +46,7 @@ def refusal(doing: str, error: OSError) -> SreBotError:
     if error.errno in _DENIED:
         return PermanentError(f"{said}; the bot's account needs the right to read and write there")
     if error.errno in _FULL:
-        return PermanentError(f"{said}; nothing was emptied: make a little room by hand, or name a folder for copies")
+        return PermanentError(f"{said}; nothing was emptied: make a little room by hand, or set SRE_TRUNCATE_COPIES")
     return TemporaryError(said)
 
 
@@ -64,8 +64,10 @@ class LogFolder:
     Methods block, and raise OSError where they do not say otherwise.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, name: str, root: Path, copies: Path | None) -> None:
         self.root = root
+        self.own = root / OWN if copies is None else copies / f"{name}{OWN}"
+        """The folder of the record."""
 
     def opened(self, held: ExitStack) -> int:
         fd = os.open(self.root, _FOLDER)
@@ -103,27 +105,31 @@ class LogFolder:
         held.callback(os.close, log)
         return folder, log
 
-    def record(self, root: int, held: ExitStack) -> Record:
+    def record(self, held: ExitStack) -> Record:
         """The folder's record, with nobody else at work. Raises TemporaryError while somebody is."""
-        with suppress(FileExistsError):
-            os.mkdir(OWN, 0o700, dir_fd=root)
-        own = held.enter_context(self._within(root, OWN))
+        self.own.mkdir(0o700, exist_ok=True)
+        own = self._opened_own(held)
         lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=own)
         held.callback(os.close, lock)  # which lets the lock go
         _locked(lock, fcntl.LOCK_EX, self.root)
         return Record(own)
 
-    def entries(self, root: int) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[Entry, ...]:
         """What is in the record. Raises TemporaryError while somebody is at work, for it may change at once."""
         with ExitStack() as held:
             try:
-                own = held.enter_context(self._within(root, OWN))
+                own = self._opened_own(held)
                 lock = os.open(_LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=own)
             except FileNotFoundError:
                 return ()  # nobody has ever begun
             held.callback(os.close, lock)
             _locked(lock, fcntl.LOCK_SH, self.root)
             return Record(own).entries()
+
+    def _opened_own(self, held: ExitStack) -> int:
+        own = os.open(self.own, _FOLDER | os.O_NOFOLLOW)
+        held.callback(os.close, own)
+        return own
 
     def _file(self, folder: str, entry: os.DirEntry[str]) -> LogFile | None:
         if not is_log(entry.name):

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from executors.targets.log_truncation import Entry, FileNow, kept_in_words
+from executors.targets.log_truncation import Entry, FileNow, freed_in_words, kept_in_words
 from pipeline.domain.action import LogFile
-from pipeline.domain.action_words import in_mib
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, SreBotError, TemporaryError
 
 # Exit status 40: the file is not what the plan was made for; 41: it cannot be done there; 42: not now. After each of
@@ -27,11 +26,11 @@ for root in "$@"; do
   [ -d "$root" ] || continue
   find "$root" -xdev -maxdepth 3 -type f -size +0 \
     \( -name '*.log' -o -name '*.out' -o -name '*.err' -o -name '*.log.[0-9]*' \) \
-    -exec stat -c '%d:%i %s %n' {} + 2>/dev/null
+    -exec stat -c '%d:%i %s %h %n' {} + 2>/dev/null
 done | head -n 2000
 exit 0
 """
-"""Arguments: the allowed folders. Prints ``device:inode size path`` a line."""
+"""Arguments: the allowed folders. Prints ``device:inode size names path`` a line."""
 
 _COMMON = r"""
 LC_ALL=C; export LC_ALL
@@ -41,6 +40,8 @@ prefix=$1; file=$2; inode=$3; planned=$4; execution=$5; step=$6
 dir=${file%/*}
 lock=$dir/.sre-bot.lock
 journal=$dir/.sre-bot.journal
+spare=/tmp/.sre-bot.journal
+record() { cat "$journal" "$spare" 2>/dev/null; }
 inside=${dir#"$prefix"}
 [ "$prefix$inside" = "$dir" ] || stop 41 "$file is not below $prefix"
 top=$(cd -P -- "$prefix" 2>/dev/null && pwd -P) || stop 40 "$prefix is gone"
@@ -54,14 +55,12 @@ LOOK = (
     _COMMON
     + r"""
 if at_work; then echo "lock $holder"; fi
-bytes=
-if [ -f "$journal" ]; then
-  while read -r phase e s fence i p size count sum rest; do
-    [ "$i" = "$inode" ] && [ "$p" = "$planned" ] || continue
-    echo "entry $phase $e $s $fence $p $size $count $sum"
-    if [ "$e" = "$execution" ] && [ "$s" = "$step" ]; then bytes=$count; fi
-  done < "$journal"
-fi
+record | while read -r phase e s fence i p size count sum rest; do
+  [ "$i $p" = "$inode $planned" ] && echo "entry $phase $e $s $fence $p $size $count $sum"
+done
+bytes=$(record | while read -r phase e s fence i p size count rest; do
+  [ "$e $s $i $p" = "$execution $step $inode $planned" ] && echo "$count"
+done | tail -n 1)
 sum=-
 if [ -n "$bytes" ]; then sum=$(head_of "$file" "$bytes"); fi
 echo "file $(stat -c '%d:%i %s' "$file" 2>/dev/null || echo '- 0') $sum"
@@ -86,11 +85,11 @@ exec 3>>"$file"
 log=/proc/$$/fd/3
 [ "$(stat -L -c '%d:%i' "$log")" = "$inode" ] || stop 40 "$file is another file than the one planned: it was rotated"
 [ "$(stat -L -c %h "$log")" = 1 ] || stop 40 "$file has a second name elsewhere"
-part=$dir/.${file##*/}.$stamp.part
+part=
 copy=
 kept_lock=
 tidy() {
-  rm -f "$part" "$part".[0-9]*
+  if [ -n "$part" ]; then rm -f "$part" "$part".[0-9]*; fi
   if [ -n "$copy" ]; then rm -f "$copy"; fi
   if [ -n "$kept_lock" ]; then rm -f "$lock"; fi
 }
@@ -103,13 +102,12 @@ if ! said=$(ln -s "$$" "$lock" 2>&1); then
   ln -s "$$" "$lock" 2>/dev/null || stop 42 "somebody else is emptying logs in $dir right now"
 fi
 kept_lock=yes
-if [ -f "$journal" ]; then
-  while read -r phase e s f i p rest; do
-    [ "$e" = "$execution" ] || continue
-    [ "$f" -le "$fence" ] || stop 40 "the record in $dir bears fence $f, we hold $fence"
-    if [ "$phase $s $i $p" = "done $step $inode $planned" ]; then stop 40 "$file was emptied by this very step"; fi
-  done < "$journal"
-fi
+rm -f "$dir/.${file##*/}."*.part "$dir/.${file##*/}."*.part.[0-9]*
+record | while read -r phase e s f i p rest; do
+  [ "$e $i $p" = "$execution $inode $planned" ] || continue
+  [ "$f" -le "$fence" ] || stop 40 "the record of $file bears fence $f, we hold $fence"
+  if [ "$phase $s" = "done $step" ]; then stop 40 "$file was emptied by this very step"; fi
+done || exit
 size=$(stat -L -c %s "$log")
 [ "$size" -gt 0 ] && [ "$size" -ge "$planned" ] || stop 40 "$file is smaller than planned: somebody else has emptied it"
 
@@ -125,8 +123,15 @@ else
 fi
 least=1048576
 [ "$size" -ge "$least" ] || least=$size
-free=$(df -Pk "$dir" | tail -n 1 | { read -r disk blocks used available rest; printf '%s' "$available"; })
-room=$((${free:-0} * 1024 / 2))
+free_in() { df -Pk "$1" | tail -n 1 | { read -r disk blocks used available rest; printf '%s' "${available:-0}"; }; }
+at=$dir
+free=$(free_in "$dir")
+if [ $((free * 1024)) -lt $((size / 2)) ] && [ -w /tmp ] && [ "$(free_in /tmp)" -gt "$free" ]; then
+  at=/tmp
+  free=$(free_in /tmp)
+fi
+part=$at/.${file##*/}.$stamp.part
+room=$((free * 1024 / 2))
 begin=$size; number=0; taken=0; why=all
 while [ "$begin" -gt 0 ]; do
   end=$begin
@@ -144,9 +149,9 @@ while [ "$begin" -gt 0 ]; do
   if [ "$begin" -gt 0 ] && [ $(($(date +%s) - started)) -ge "$copy_s" ]; then why=time; break; fi
 done
 [ $((size - begin)) -ge "$least" ] \
-  || stop 41 "there is no room in $dir to keep even the newest lines of $file ($free KiB free): make a little by hand"
+  || stop 41 "there is no room in $at to keep even the newest lines of $file ($free KiB free): make a little by hand"
 while [ "$number" -gt 0 ]; do
-  cat "$part.$number" >> "$part" || stop 41 "there is no room in $dir for the copy of $file: make a little by hand"
+  cat "$part.$number" >> "$part" || stop 41 "there is no room in $at for the copy of $file: make a little by hand"
   rm -f "$part.$number"
   number=$((number - 1))
 done
@@ -155,7 +160,7 @@ if [ "$zipped" = 1 ]; then
 fi
 [ "$(unpack < "$part" | wc -c)" -eq $((size - begin)) ] || stop 42 "$file changed while it was copied"
 chmod "$(stat -L -c %a "$log")" "$part" 2>/dev/null
-copy=$file.$stamp.sre-bot$suffix
+copy=$at/${file##*/}.$stamp.sre-bot$suffix
 mv "$part" "$copy" || stop 41 "$copy cannot be made"
 reaches=$size
 go_on() {
@@ -187,7 +192,10 @@ bytes=65536
 marks="$execution $step $fence $inode $planned $size $bytes $(head_of "$log" "$bytes")"
 [ "$(readlink "$lock")" = "$$" ] || stop 42 "somebody else is emptying logs in $dir right now"
 [ $(($(date +%s) - started)) -le "$whole_s" ] || stop 42 "copying $file took too long"
-printf '\nbegan %s\n' "$marks" >> "$journal" || stop 41 "there is no room in $dir for the record"
+if ! (printf '\nbegan %s\n' "$marks" >> "$journal") 2>/dev/null; then
+  journal=$spare
+  (printf '\nbegan %s\n' "$marks" >> "$journal") 2>/dev/null || stop 41 "there is no room in $dir for the record"
+fi
 forced "$journal"
 go_on
 before=$(stat -L -c '%b %B' "$log")
@@ -197,14 +205,17 @@ kept=$copy
 copy=
 printf '\ndone %s\n' "$marks" >> "$journal"
 forced "$journal"
-echo "emptied $before $(stat -L -c '%b %B' "$log") $(stat -c '%b %B' "$kept") $begin $reaches $last $why ${careless:--}"
+after=$(stat -L -c '%b %B' "$log")
+if [ "$(stat -c %d "$kept")" = "$(stat -L -c %d "$log")" ]; then disk=same; else disk=other; fi
+echo "emptied $before $after $(stat -c '%b %B' "$kept") $begin $reaches $last $why ${careless:--} $disk $kept"
 """
 )
 """Arguments as of LOOK, then fence, time stamp, seconds for the copying, seconds until it may take effect.
 
 Everything is done through one descriptor, so on one inode, whatever becomes of the name. Prints ``emptied`` and: blocks
 and their size of the log before and after and of the copy, the bytes from and up to which there is a copy, the size in
-the end, why not all was kept (all, room, time, gzip), and a process that does not append (or -).
+the end, why not all was kept (all, room, time, gzip), a process that does not append (or -), whether the copy is on the
+same disk, and where. Copy and record lie beside the log, or in /tmp where there is no room for them and more there.
 """
 
 _WHY_NOT_ALL: Mapping[str, str] = {
@@ -241,20 +252,20 @@ def seen(out: str, file: LogFile) -> Seen:
         raise TemporaryError(f"{file.instance}: the look at {file.path} makes no sense: {out[:200]!r}") from error
 
 
-def told(out: str, file: LogFile, copy: str) -> str:
+def told(out: str, file: LogFile) -> str:
     """What TRUNCATE did, in words. Raises OutcomeUnknown for an answer that makes no sense."""
     try:
         (words,) = [line.split() for line in out.splitlines() if line.startswith("emptied ")]
         before, unit, after, _, took, took_unit, start, reaches, size = (int(word) for word in words[1:10])
-        why, careless = words[10:]
+        why, careless, disk, copy = words[10:]
     except ValueError as error:
         raise OutcomeUnknown(f"emptying {file.path} in {file.instance} was answered with {out[:200]!r}") from error
     log_bytes, copy_bytes = (before - after) * unit, took * took_unit
-    freed = f"{in_mib(log_bytes - copy_bytes)} freed ({in_mib(log_bytes)} of log, less {in_mib(copy_bytes)} of copy)"
+    freed = freed_in_words(log_bytes, copy_bytes if disk == "same" else 0)
     kept = kept_in_words(
         kept_bytes=reaches - start,
         size_bytes=reaches,
-        copy=copy if why == "gzip" else f"{copy}.gz",
+        copy=copy,
         copy_bytes=copy_bytes,
         why_not_all=_WHY_NOT_ALL.get(why, why),
     )

@@ -40,7 +40,8 @@ _MOST_PODS = 50
 """Pods of a workload that are looked into."""
 _AT_ONCE = 4
 _EXEC = "pods/exec"
-_LISTED = re.compile(r"([0-9]+:[0-9]+) ([0-9]+) (/.*)")
+_LISTED = re.compile(r"([0-9]+:[0-9]+) ([0-9]+) 1 (/.*)")
+"""Of LIST: what has one name only."""
 _PATH: TypeAdapter[str] = TypeAdapter(LogPath)
 
 
@@ -159,7 +160,7 @@ class PodLogsTarget(Target):
         )
         if ran.status != 0:
             raise refused(ran.status, ran.err, file)
-        return told(ran.out, file, f"{file.path}.{stamp}.sre-bot")
+        return told(ran.out, file)
 
     async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
         file = _file(operation)

@@ -1,4 +1,4 @@
-"""Kubernetes where somebody else has a say: budgets, autoscalers, quotas, pauses, earlier revisions, a node's taints."""
+"""Kubernetes where somebody else has a say: budgets, autoscalers, quotas, pauses, earlier revisions, taints."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ async def test_an_autoscaler_that_came_meanwhile_is_a_conflict(place: KubePlace)
 async def test_bounds_that_the_server_does_not_allow_are_told_in_its_words(place: KubePlace) -> None:
     state = await ruled(place)
     none = SetBounds(bounds=Bounds(minimum=0, maximum=4))
-    with pytest.raises(PermanentError, match="spec.minReplicas: Invalid value: 0"):
+    with pytest.raises(PermanentError, match=r"spec\.minReplicas: Invalid value: 0"):
         await place.target.rehearse(state.ref, none, state.generation)
     with pytest.raises(PermanentError, match="must be greater than or equal to 1"):
         await place.target.apply(state.ref, none, intent_for(state))
@@ -213,7 +213,7 @@ async def test_pods_that_a_quota_forbids_are_no_settled_scaling(place: KubePlace
     await until(told)
     after = await seen(place)
     assert (after.replicas, len(after.instances)) == (4, 2)
-    with pytest.raises(TemporaryError, match="gets no further: .*limited: pods=2"):
+    with pytest.raises(TemporaryError, match=r"gets no further: .*limited: pods=2"):
         await place.target.settled(state.ref, ScaleTo(replicas=4))
 
 
@@ -246,11 +246,29 @@ async def test_a_broken_deploy_is_rolled_back_to_the_revision_before(
         with pytest.raises(PermanentError, match=r"keeps no revision 7 \(kept: 1\)"):
             await place.target.apply(broken.ref, RollBackTo(revision="7"), intent_for(broken))
         await place.target.apply(broken.ref, back, intent_for(broken))
+        if resource == "statefulsets":
+            await _forced(place, back)
         await until(lambda: place.target.settled(broken.ref, back))
         after = await seen(place)
         assert (after.revision, after.rollout, [one.name for one in after.revisions]) == ("main:1", "3", ["2"])
         assert after.ready == len(after.instances) == before.replicas
         assert cluster.objects[place.key]["spec"]["template"] == _template(before.ref.name, "main:1")
+
+
+async def _forced(place: KubePlace, back: RollBackTo) -> None:
+    """A StatefulSet waits for its broken pod for ever: that is told, and the pod restarted."""
+    state = await seen(place)
+    (broken,) = [one for one in state.instances if not one.ready]
+
+    async def told() -> bool:
+        try:
+            return await place.target.settled(state.ref, back)
+        except TemporaryError as error:
+            return f"waits for {broken.name} of another revision" in str(error)
+
+    await until(told)
+    again = RestartInstance(instance=InstanceRef(name=broken.name, uid=broken.uid))
+    await place.target.apply(state.ref, again, intent_for(await seen(place)))
 
 
 def _template(app: str, image: str) -> dict[str, Any]:
@@ -391,5 +409,5 @@ async def test_a_node_is_of_the_cluster_and_takes_nothing_else(
         await target.apply(state.ref, ScaleTo(replicas=2), intent_for(state))
     server.granted = {("get", "", "nodes")}
     assert [one.held for one in await target.check(state.ref)] == [True, False]
-    with pytest.raises(PermanentError, match="kubernetes-node-rbac.yaml grants it"):
+    with pytest.raises(PermanentError, match=r"kubernetes-node-rbac\.yaml grants it"):
         await target.apply(state.ref, SetCordon(cordoned=True), intent_for(state))

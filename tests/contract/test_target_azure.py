@@ -79,11 +79,7 @@ async def test_the_shipped_role_grants_what_is_used_and_nothing_else(place: Azur
             PermanentError,
             "Unauthorized: Operation cannot be completed without additional quota.",
         ),
-        (
-            Refused(409, "Conflict", "No available instances to satisfy this request.", bare=True),
-            PermanentError,
-            "No available instances",
-        ),
+        (Refused(409, "Conflict", "No available instances.", bare=True), PermanentError, "No available instances"),
         (
             Refused(409, "Conflict", "Cannot modify this site because another operation is in progress.", bare=True),
             TemporaryError,
@@ -127,10 +123,11 @@ async def test_a_resource_lock_is_named(place: AzurePlace) -> None:
 async def test_more_than_the_plan_takes_is_not_sent(place: AzurePlace) -> None:
     place.site(maximum=3)
     target, ref, state = await place.seen()
+    intent = intent_for(state)
     with pytest.raises(PermanentError, match="takes 3 workers at most, not 4"):
-        await target.apply(ref, ScaleTo(replicas=4), intent_for(state))
+        await target.apply(ref, ScaleTo(replicas=4), intent)
     with pytest.raises(PermanentError, match="no set concurrency"):
-        await target.apply(ref, SetConcurrency(concurrency=Concurrency(reserved=1)), intent_for(state))
+        await target.apply(ref, SetConcurrency(concurrency=Concurrency(reserved=1)), intent)
     assert not place.server.writes
 
 
@@ -205,6 +202,7 @@ async def test_a_slot_that_does_not_hold_what_ran_before_is_not_swapped(
     site = place.site()
     target, ref, state = await place.seen()
     assert [one.title for one in state.revisions] == ["release 1"]
+    assert (state.away_rolling_back, state.away_at_once) == (0, None)
     spoils(place.world, site)
     now_seen = await target.observe(ref)
     assert words in now_seen.refuses["roll_back"]
@@ -305,7 +303,7 @@ async def test_a_restart_whose_answer_was_lost_is_known_by_what_came_of_it(place
     with pytest.raises(OutcomeUnknown):
         await sender.apply(ref, RolloutRestart(), intent)
     assert await sender.find(ref, RolloutRestart(), intent) is Finding.APPLIED
-    successor = place.connect(timeout_s=0.3)
+    successor = place.connect(flight_s=0.1)
     assert await successor.find(ref, RolloutRestart(), intent) is Finding.UNKNOWN
     place.world.log_is_late = False
     assert await successor.find(ref, RolloutRestart(), intent) is Finding.APPLIED
@@ -317,7 +315,7 @@ async def test_a_restart_whose_answer_was_lost_is_known_by_what_came_of_it(place
 async def test_what_was_never_sent_is_proven_where_it_can_be(place: AzurePlace) -> None:
     place.site("app")
     target, ref, state = await place.seen()
-    brief, first = place.connect(timeout_s=0.3), state.instances[0]
+    brief, first = place.connect(flight_s=0.1), state.instances[0]
     operations: dict[Operation, Finding] = {
         ScaleTo(replicas=3): Finding.NOT_APPLIED,
         RollBackTo(revision=state.revisions[0].name): Finding.NOT_APPLIED,
@@ -335,7 +333,7 @@ async def test_while_an_operation_is_under_way_nothing_is_taken_for_proven(place
     _, ref, state = await place.seen()
     site.busy = "op-of-somebody"
     with pytest.raises(TemporaryError, match="under way"):
-        await place.connect(timeout_s=0.3).find(ref, RollBackTo(revision=state.revisions[0].name), intent_for(state))
+        await place.connect(flight_s=0.1).find(ref, RollBackTo(revision=state.revisions[0].name), intent_for(state))
 
 
 async def test_only_listed_groups_and_the_right_kind_are_touched(place: AzurePlace) -> None:

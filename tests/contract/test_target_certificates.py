@@ -17,16 +17,17 @@ from pipeline.domain.action import RenewCertificate, ScaleTo
 from pipeline.domain.errors import PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import TargetRef
-from tests.cert_manager_server import Right
+from tests.cert_manager_server import stamp
 from tests.contract.targets.places import as_soon_as_readable, intent_for, until
-from tests.contract.targets.stand_cert_manager import NAME, NAMESPACE, CertManagerStand, cert_manager_stand
+from tests.contract.targets.stand_cert_manager import KEY, CertManagerStand, cert_manager_stand
 from tests.faults import Fault
+from tests.kube_server import rights
 
 RENEW = RenewCertificate()
 GRANTED = {
-    Right("get", "cert-manager.io", "certificates"),
-    Right("patch", "cert-manager.io", "certificates/status"),
-    Right("list", "cert-manager.io", "certificaterequests"),
+    ("get", "cert-manager.io", "certificates"),
+    ("patch", "cert-manager.io", "certificates/status"),
+    ("list", "cert-manager.io", "certificaterequests"),
 }
 """The golden list: a right added to the role, or a call that needs another one, has to be written here too."""
 
@@ -45,7 +46,7 @@ async def _asked(stand: CertManagerStand) -> tuple[TargetRef, Intent]:
 
 
 def _ready(stand: CertManagerStand) -> object:
-    return stand.server.condition(NAMESPACE, NAME, "Ready")
+    return stand.manager.condition(KEY, "Ready")
 
 
 def test_the_shipped_role_grants_the_golden_list_and_no_secrets() -> None:
@@ -53,35 +54,28 @@ def test_the_shipped_role_grants_the_golden_list_and_no_secrets() -> None:
     role, binding = yaml.safe_load_all((folder / "cert-manager-rbac.yaml").read_text())
     assert (role["kind"], binding["kind"]) == ("Role", "RoleBinding")
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    granted = {
-        Right(verb, group, resource)
-        for rule in role["rules"]
-        for verb in rule["verbs"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
-    assert granted == GRANTED
+    assert rights(role["rules"]) == GRANTED
 
 
 async def test_the_shipped_role_is_enough_and_not_more(managed: CertManagerStand) -> None:
     managed.server.granted = GRANTED
-    managed.server.issuer = "absent"
+    managed.manager.issuer = "absent"
     ref, intent = await _asked(managed)
     assert await managed.target.find(ref, RENEW, intent) is Finding.APPLIED
     await until(lambda: _has_request(managed))
-    managed.server.ahead = timedelta(minutes=1)
+    managed.manager.ahead = timedelta(minutes=1)
     with pytest.raises(TemporaryError):
         await managed.target.settled(ref, RENEW)
     assert all(one.held for one in await managed.target.check(ref))
-    assert managed.server.used == GRANTED
+    assert managed.server.used() == GRANTED
 
 
 async def _has_request(stand: CertManagerStand) -> bool:
-    return bool(stand.server.requests)
+    return bool(stand.manager.of("certificaterequests"))
 
 
 async def test_read_only_rights_are_told_before_and_refused_with_the_servers_words(managed: CertManagerStand) -> None:
-    managed.server.granted = GRANTED - {Right("patch", "cert-manager.io", "certificates/status")}
+    managed.server.granted = GRANTED - {("patch", "cert-manager.io", "certificates/status")}
     ref = await managed.target.resolve(managed.address)
     checked = {one.right: one.held for one in await managed.target.check(ref)}
     assert checked == {
@@ -96,22 +90,22 @@ async def test_read_only_rights_are_told_before_and_refused_with_the_servers_wor
 
 async def test_renewal_is_what_cmctl_does_and_nothing_else(managed: CertManagerStand) -> None:
     managed.server.paused = True
-    ready, spec = _ready(managed), dict(managed.server.certificates[NAMESPACE, NAME]["spec"])
+    ready, spec = _ready(managed), dict(managed.manager.objects[KEY]["spec"])
     ref = await managed.target.resolve(managed.address)
     before = await managed.target.observe(ref)
     (shown,) = await managed.target.calls(ref, RENEW, before.generation)
     assert "accepted by the API server" in await managed.target.rehearse(ref, RENEW, before.generation)
-    assert managed.server.condition(NAMESPACE, NAME, "Issuing") is None, "rehearsed, not done"
+    assert managed.manager.condition(KEY, "Issuing") is None, "rehearsed, not done"
     intent = intent_for(before)
     await managed.target.apply(ref, RENEW, intent)
-    issuing = managed.server.condition(NAMESPACE, NAME, "Issuing")
+    issuing = managed.manager.condition(KEY, "Issuing")
     assert issuing is not None
     assert (issuing["status"], issuing["reason"]) == ("True", "ManuallyTriggered")
     assert f"execution {intent.execution_id}, step 1, fence {intent.fence}" in issuing["message"]
-    assert (_ready(managed), managed.server.certificates[NAMESPACE, NAME]["spec"]) == (ready, spec)
+    assert (_ready(managed), managed.manager.objects[KEY]["spec"]) == (ready, spec)
     after = await managed.target.observe(ref)
     assert after.generation == before.generation, "a status moves no generation"
-    assert managed.server.secrets[NAMESPACE, NAME] == 1, "the secret is what it was"
+    assert managed.manager.secrets[KEY] == 1, "the secret is what it was"
     sent = json.loads(managed.proxy.writes[-1].body)
     planned = json.loads(shown[shown.index("{") : shown.rindex("}") + 1])
     assert [one["type"] for one in planned["status"]["conditions"]] == [
@@ -133,46 +127,46 @@ async def test_settled_when_issued_ready_and_later(managed: CertManagerStand) ->
     assert after.not_after is not None
     assert before.not_after is not None
     assert after.not_after > before.not_after
-    assert (before.rollout, after.rollout, managed.server.secrets[NAMESPACE, NAME]) == ("1", "2", 2)
-    managed.server.set_condition(NAMESPACE, NAME, "Ready", "False", reason="DoesNotExist", message="no secret")
+    assert (before.rollout, after.rollout, managed.manager.secrets[KEY]) == ("1", "2", 2)
+    managed.manager.set_condition(KEY, "Ready", "False", reason="DoesNotExist", message="no secret")
     assert not await managed.target.settled(ref, RENEW)
 
 
 async def test_a_failing_issuer_is_said_and_the_secret_is_untouched(managed: CertManagerStand) -> None:
-    managed.server.issuer = "failing"
+    managed.manager.issuer = "failing"
     ref, intent = await _asked(managed)
 
     async def failed() -> bool:
-        issuing = managed.server.condition(NAMESPACE, NAME, "Issuing")
+        issuing = managed.manager.condition(KEY, "Issuing")
         return issuing is not None and issuing["status"] == "False"
 
     await until(failed)
     with pytest.raises(PermanentError, match=r"could not issue shop/shop-tls: Failed: .*rate limit of new"):
         await managed.target.settled(ref, RENEW)
     assert await managed.target.find(ref, RENEW, intent) is Finding.APPLIED
-    assert managed.server.secrets[NAMESPACE, NAME] == 1
+    assert managed.manager.secrets[KEY] == 1
 
 
 async def test_an_issuer_that_never_answers_is_said_after_a_while(managed: CertManagerStand) -> None:
-    managed.server.issuer = "absent"
+    managed.manager.issuer = "absent"
     ref, _ = await _asked(managed)
     await until(lambda: _has_request(managed))
     assert not await managed.target.settled(ref, RENEW)
-    managed.server.ahead = timedelta(minutes=1)
+    managed.manager.ahead = timedelta(minutes=1)
     with pytest.raises(TemporaryError, match='still issuing it; its request: Pending: Referenced "Issuer" not found'):
         await managed.target.settled(ref, RENEW)
 
 
 async def test_a_certificate_that_ends_no_later_is_no_success(managed: CertManagerStand) -> None:
-    managed.server.issuer = "short"
+    managed.manager.issuer = "short"
     ref, _ = await _asked(managed)
 
     async def issued() -> bool:
-        return bool(managed.server.secrets[NAMESPACE, NAME] == 2)
+        return bool(managed.manager.secrets[KEY] == 2)
 
     await until(issued)
     assert not await managed.target.settled(ref, RENEW)
-    managed.server.ahead = timedelta(minutes=1)
+    managed.manager.ahead = timedelta(minutes=1)
     with pytest.raises(TemporaryError, match=r"revision 2 ends .*, no later than the one before"):
         await managed.target.settled(ref, RENEW)
 
@@ -180,18 +174,18 @@ async def test_a_certificate_that_ends_no_later_is_no_success(managed: CertManag
 @pytest.mark.parametrize("hours", [-3, 3])
 async def test_times_are_the_clusters_and_after_the_last_failure(managed: CertManagerStand, hours: int) -> None:
     managed.server.paused = True
-    managed.server.ahead = timedelta(hours=hours)
-    failed_at = managed.server.now() + timedelta(seconds=90)
-    managed.server.set_status(NAMESPACE, NAME, lastFailureTime=f"{failed_at:%Y-%m-%dT%H:%M:%SZ}")
+    managed.manager.ahead = timedelta(hours=hours)
+    failed_at = managed.manager.now() + timedelta(seconds=90)
+    managed.manager.edit_status(KEY, lastFailureTime=stamp(failed_at))
     await _asked(managed)
-    issuing = managed.server.condition(NAMESPACE, NAME, "Issuing")
+    issuing = managed.manager.condition(KEY, "Issuing")
     assert issuing is not None
     assert datetime.fromisoformat(issuing["lastTransitionTime"]) == failed_at + timedelta(seconds=1)
 
 
 async def test_what_was_never_issued_is_refused(managed: CertManagerStand) -> None:
-    managed.server.set_status(NAMESPACE, NAME, revision=None, notAfter=None)
-    managed.server.set_condition(NAMESPACE, NAME, "Ready", "False", reason="DoesNotExist", message="no such secret")
+    managed.manager.edit_status(KEY, revision=None, notAfter=None)
+    managed.manager.set_condition(KEY, "Ready", "False", reason="DoesNotExist", message="no such secret")
     ref = await managed.target.resolve(managed.address)
     state = await managed.target.observe(ref)
     assert (state.not_after, state.rollout) == (None, "")
@@ -203,7 +197,7 @@ async def test_what_was_never_issued_is_refused(managed: CertManagerStand) -> No
 async def test_renewed_by_another_meanwhile_is_another_certificate(managed: CertManagerStand) -> None:
     ref = await managed.target.resolve(managed.address)
     intent = intent_for(await managed.target.observe(ref))
-    managed.server.set_status(NAMESPACE, NAME, revision=2)
+    managed.manager.edit_status(KEY, revision=2)
     with pytest.raises(PreconditionFailed, match=r"at generation and revision 1\.2, not 1\.1"):
         await managed.target.apply(ref, RENEW, intent)
     assert await managed.target.find(ref, RENEW, intent) is Finding.NOT_APPLIED
@@ -216,11 +210,11 @@ async def test_a_status_that_changes_between_read_and_write_makes_the_server_ref
     managed.proxy.strike(Fault.HELD)
     sending = asyncio.create_task(managed.target.apply(ref, RENEW, intent))
     await managed.proxy.held.wait()
-    managed.server.set_status(NAMESPACE, NAME, renewalTime="2030-01-01T00:00:00Z")
+    managed.manager.edit_status(KEY, renewalTime="2030-01-01T00:00:00Z")
     managed.proxy.release()
     with pytest.raises(PreconditionFailed, match="the object has been modified"):
         await sending
-    assert managed.server.condition(NAMESPACE, NAME, "Issuing") is None
+    assert managed.manager.condition(KEY, "Issuing") is None
 
 
 async def test_find_tells_lost_from_replaced(managed: CertManagerStand) -> None:

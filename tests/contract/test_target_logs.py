@@ -15,18 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from executors.targets import log_truncation_copy
+from executors.targets import log_files, log_truncation_copy
 from executors.targets.log_files import LogFilesTarget
 from executors.targets.log_truncation import Permit, read_entries
 from executors.targets.log_truncation_copy import pack_tail
 from executors.targets.pod_logs import PodLogsTarget
 from pipeline.domain.action import CordonAction, LogFile, SetCordon, TruncateAction, TruncateLog
-from pipeline.domain.errors import (
-    ConfigurationError,
-    PermanentError,
-    PreconditionFailed,
-    TemporaryError,
-)
+from pipeline.domain.errors import ConfigurationError, PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import TargetRef
 from tests.contract.targets.places import intent_for, kube_configuration
@@ -42,12 +37,6 @@ Stands = LogFilesStand | PodLogsStand
 @pytest.fixture
 async def files() -> AsyncIterator[LogFilesStand]:
     async with log_files_stand() as stand:
-        yield stand
-
-
-@pytest.fixture
-async def pods() -> AsyncIterator[PodLogsStand]:
-    async with pod_logs_stand() as stand:
         yield stand
 
 
@@ -71,8 +60,15 @@ def _leftovers(log: Path) -> list[Path]:
     return [*_copies(log), *log.parent.glob(".*.part*")]
 
 
-def _room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(log_truncation_copy, "free_bytes", lambda folder: free)
+def _room(monkeypatch: pytest.MonkeyPatch, free: int, *, elsewhere: int = 0) -> None:
+    """So much is free beside the log (an open folder there), and in the folder for copies (a path)."""
+
+    def told(folder: Path | int) -> int:
+        where = Path(f"/proc/self/fd/{folder}" if isinstance(folder, int) else folder).resolve()
+        return free if where.parent.name == "logs" else elsewhere
+
+    monkeypatch.setattr(log_truncation_copy, "free_bytes", told)
+    monkeypatch.setattr(log_files, "free_bytes", told)
 
 
 async def test_all_of_a_log_is_kept_and_its_disk_given_back(stand: Stands) -> None:
@@ -80,6 +76,7 @@ async def test_all_of_a_log_is_kept_and_its_disk_given_back(stand: Stands) -> No
     stand.log.write_bytes(held)
     stand.log.chmod(0o640)
     inode = stand.log.stat().st_ino
+    stand.log.with_name(".service.log.of-a-crash.sre-bot.gz.part").write_bytes(b"half")
     with stand.log.open("ab") as writer:
         ref, wish, intent = await _planned(stand)
         said = await stand.target.apply(ref, wish, intent)
@@ -98,14 +95,13 @@ async def test_all_of_a_log_is_kept_and_its_disk_given_back(stand: Stands) -> No
 
 
 async def test_a_writer_that_does_not_append_is_named(stand: Stands) -> None:
-    with stand.log.open("r+b"):
-        holder = subprocess.Popen(["sleep", "60"], stdout=os.open(stand.log, os.O_WRONLY))
+    with stand.log.open("r+b") as log, subprocess.Popen(["sleep", "60"], stdout=log) as holder:
         try:
             ref, wish, intent = await _planned(stand)
-            assert f"process {holder.pid} does not append" in await stand.target.apply(ref, wish, intent)
+            said = await stand.target.apply(ref, wish, intent)
         finally:
             holder.kill()
-            holder.wait()
+    assert f"process {holder.pid} does not append" in said
 
 
 async def test_a_disk_that_fills_again_at_once_is_told_by_the_next_look(stand: Stands) -> None:
@@ -154,15 +150,12 @@ async def test_links_lead_nowhere(stand: Stands, planted: str, tmp_path: Path) -
         planted_file = {"path": f"{prefix}/worker-9/service.log", "uid": f"{uid}/{inode}" if uid else inode}
         wish = TruncateLog(file=wish.file.model_copy(update=planted_file))
     else:
-        try:
-            os.link(stand.log, stand.log.with_name("other"))
-        except OSError:
-            pytest.fail("the tests' folder takes no hard links")
+        os.link(stand.log, stand.log.with_name("other"))
     with pytest.raises(PreconditionFailed):
         await stand.target.apply(ref, wish, intent)
     assert secret.stat().st_size >= 500_000
     state = await stand.target.observe(ref)
-    assert wish.file.path not in {file.path for file in state.files} or planted == "second name"
+    assert wish.file.path not in {file.path for file in state.files}
 
 
 @pytest.mark.parametrize(
@@ -251,15 +244,16 @@ async def test_without_room_for_a_copy_nothing_is_emptied(
 ) -> None:
     ref, wish, intent = await _planned(files)
     before = await files.facts()
-    _room(monkeypatch, 100)
-    with pytest.raises(PermanentError, match="make a little room by hand, or name a folder for copies"):
+    _room(monkeypatch, 100, elsewhere=10 * MIB)
+    with pytest.raises(PermanentError, match="make a little room by hand, or set SRE_TRUNCATE_COPIES"):
         await files.target.apply(ref, wish, intent)
     assert await files.facts() == before
-    monkeypatch.undo()
-    elsewhere = LogFilesTarget({"logs": files.root}, copies=tmp_path)
+    elsewhere = LogFilesTarget({"logs": files.root}, copies=tmp_path / "copies")
     held = files.log.read_bytes()
-    assert str(tmp_path) in await elsewhere.apply(ref, wish, intent)
-    assert [gzip.decompress(copy.read_bytes()) for copy in tmp_path.iterdir()] == [held]
+    assert str(tmp_path / "copies" / "worker-1-service.log.") in await elsewhere.apply(ref, wish, intent)
+    assert [gzip.decompress(copy.read_bytes()) for copy in tmp_path.glob("copies/*.gz")] == [held]
+    assert not (files.root / ".sre-bot" / "journal.jsonl").exists(), "nothing is written to the disk that is full"
+    assert await elsewhere.find(ref, wish, intent) is Finding.APPLIED
 
 
 async def test_an_enormous_log_full_of_holes_takes_no_longer(files: LogFilesStand) -> None:
@@ -403,7 +397,10 @@ async def test_a_rehearsal_opens_and_leaves_alone(files: LogFilesStand) -> None:
     assert await files.facts() == before
 
 
-def test_a_folder_that_no_path_can_name_is_a_wrong_setting() -> None:
+def test_a_folder_that_no_path_can_name_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(ConfigurationError, match="SRE_TRUNCATE_COPIES"):
+        LogFilesTarget({}, copies=tmp_path / "a file")
     with pytest.raises(ConfigurationError, match="SRE_TRUNCATE_FOLDERS"):
         LogFilesTarget({"logs": Path("/var/my logs")})
     for path in ("/", "var/log", "/var/log/../..", "/var/*"):

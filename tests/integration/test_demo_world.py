@@ -314,7 +314,7 @@ async def test_kill_of_the_supervisor_leaves_no_orphan_and_loses_nothing(tmp_pat
         assert (await scale(world.url, "checkout", 3, 1, execution_id="K1"))[0] == 202
         before = await client.service("checkout")
         journal = await client.journal()
-        surge = await client.set_fault("slow", on=True)
+        surges = [await client.set_fault(name, on=True) for name in ("slow", "wrong-fix")]
         world.process.kill()
         world.process.wait()
     await until_gone(tmp_path)
@@ -327,7 +327,7 @@ async def test_kill_of_the_supervisor_leaves_no_orphan_and_loses_nothing(tmp_pat
         assert (after.last_change, after.replicas_1h_ago) == (before.last_change, 2)
         assert not set(instance_uids(after).values()) & set(instance_uids(before).values())
         assert await client.journal() == journal
-        assert surge in await client.faults()
+        assert [fault for fault in await client.faults() if fault.active] == surges
         assert set(world.targets("checkout")) == {"checkout-1", "checkout-2", "checkout-3"}
     world.process.terminate()
     assert world.process.wait(20) == 0

@@ -66,7 +66,7 @@ async def test_each_fault_is_one_incident_at_its_root_and_ends_by_its_own_remedy
             assert case.execution.physical_changes == len(case.execution.steps) >= 1
             assert case.incident.state is IncidentState.RESOLVED
         assert_the_change_was_blamed(asked["payments"])
-        assert_one_revert(paths, ended["payments"])
+        assert_one_revert(paths, asked["payments"])
         assert_kept_and_empty(paths)
         assert_issued_anew(paths)
 

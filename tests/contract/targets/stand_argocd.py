@@ -14,7 +14,6 @@ from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.targets import Target
 from tests.argocd_server import APP, NEXT, PROJECT, TOKEN, ArgoCdServer
-from tests.contract.targets.places import BRIEF_S
 from tests.contract.targets.stand import Opens, Stand
 from tests.faults import Answer, Fault, Proxy
 
@@ -65,7 +64,7 @@ class ArgoStand(Stand):
         self.proxy.strike(Fault.CUT)
 
     def another(self) -> Target:
-        return self.connect(timeout_s=BRIEF_S)
+        return self.connect()
 
     def writes(self) -> int:
         return len(self.proxy.writes)
@@ -73,7 +72,7 @@ class ArgoStand(Stand):
     async def has_been_put_back(self, before: object) -> bool:
         # A rollback is one more entry of the history, with the revision of before.
         assert isinstance(before, tuple)
-        return self.server.history[-1]["revision"] == before[0]
+        return bool(self.server.history[-1]["revision"] == before[0])
 
     async def close(self) -> None:
         for target in self._targets:

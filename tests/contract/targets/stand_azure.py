@@ -53,7 +53,7 @@ class NoCredential(AsyncTokenCredential):
     async def __aexit__(self, *details: object) -> None: ...
 
 
-def azure_target(platform: Platform, url: str, *, timeout_s: float = 20.0) -> Target:
+def azure_target(platform: Platform, url: str, *, timeout_s: float = 20.0, flight_s: float | None = None) -> Target:
     arm = Arm(
         SUBSCRIPTION,
         timeout_s=timeout_s,
@@ -62,6 +62,7 @@ def azure_target(platform: Platform, url: str, *, timeout_s: float = 20.0) -> Ta
         authentication=OverPlainHttp(),
         pause_s=SLOW_S,
     )
+    arm.flight_s = arm.flight_s if flight_s is None else flight_s
     if platform == "azure_functions":
         return AzureFunctionsTarget(arm, resource_groups=[GROUP])
     return AzureAppServiceTarget(arm, resource_groups=[GROUP])
@@ -81,8 +82,8 @@ class AzurePlace:
         self.world.swap(site, "staging", "production")
         return site
 
-    def connect(self, platform: Platform = "azure_app_service", *, timeout_s: float = 20.0) -> Target:
-        made = azure_target(platform, self.proxy.url, timeout_s=timeout_s)
+    def connect(self, platform: Platform = "azure_app_service", *, flight_s: float | None = None) -> Target:
+        made = azure_target(platform, self.proxy.url, flight_s=flight_s)
         self._targets.append(made)
         return made
 

@@ -6,18 +6,18 @@ import copy
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from kubernetes.client import Configuration
-
 from executors.targets.cert_manager import CertManagerTarget
 from pipeline.domain.action import RenewAction, TargetAction
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.targets import Target
-from tests.cert_manager_server import TOKEN, CertManagerServer, Right
+from tests.cert_manager_server import CertManagerServer
+from tests.contract.targets.places import kube_configuration
 from tests.contract.targets.stand import Opens, Stand
 from tests.faults import Answer, Fault, Proxy
 
 NAMESPACE, NAME = "shop", "shop-tls"
+KEY = ("certificates", NAMESPACE, NAME)
 
 
 class CertManagerStand(Stand):
@@ -27,14 +27,13 @@ class CertManagerStand(Stand):
 
     def __init__(self, server: CertManagerServer, proxy: Proxy) -> None:
         self.server = server
+        self.manager = server.manager
         self.proxy = proxy
         self._targets: list[Target] = []
         self.target = self.connect()
 
     def connect(self, *, timeout_s: float = 20.0) -> Target:
-        # Whatever proxy the environment names, it is not for this machine's own addresses.
-        configuration = Configuration(host=self.proxy.url, api_key={"BearerToken": f"Bearer {TOKEN}"}, no_proxy="*")
-        made = CertManagerTarget(configuration, namespaces=[NAMESPACE], timeout_s=timeout_s)
+        made = CertManagerTarget(kube_configuration(self.proxy.url), namespaces=[NAMESPACE], timeout_s=timeout_s)
         self._targets.append(made)
         return made
 
@@ -43,18 +42,18 @@ class CertManagerStand(Stand):
         return RenewAction(not_after=state.not_after)
 
     async def facts(self) -> object:
-        stored = self.server.certificates[NAMESPACE, NAME]
-        return copy.deepcopy((stored["spec"], stored["status"])), self.server.secrets[NAMESPACE, NAME]
+        stored = self.manager.objects[KEY]
+        return copy.deepcopy((stored["spec"], stored["status"])), self.manager.secrets[KEY]
 
     async def change_by_another(self) -> None:
-        self.server.edit_spec(NAMESPACE, NAME, dnsNames=["another.example"])
+        self.manager.edit_spec(KEY, dnsNames=["another.example"])
 
     async def former(self, ref: TargetRef) -> TargetRef:
-        self.server.add(NAMESPACE, NAME)
+        self.manager.add(KEY)
         return ref
 
     async def deny(self) -> None:
-        self.server.granted = {Right("get", "cert-manager.io", "certificates")}
+        self.server.granted = {("get", "cert-manager.io", "certificates")}
 
     async def throttle(self) -> None:
         said = b'{"kind": "Status", "message": "too many requests, please try again later", "code": 429}'
@@ -67,6 +66,7 @@ class CertManagerStand(Stand):
         return self.connect(timeout_s=1.0)
 
     def writes(self) -> int:
+        # Asking for rights is a POST that changes nothing.
         return sum(request.path.partition("?")[0].endswith("/status") for request in self.proxy.writes)
 
     async def close(self) -> None:
@@ -77,7 +77,7 @@ class CertManagerStand(Stand):
 @asynccontextmanager
 async def cert_manager_stand() -> AsyncIterator[CertManagerStand]:
     async with CertManagerServer() as server, Proxy(server.url) as proxy:
-        server.add(NAMESPACE, NAME)
+        server.manager.add(KEY)
         stand = CertManagerStand(server, proxy)
         try:
             yield stand

@@ -12,7 +12,6 @@ from pipeline.domain.action import RevertAction, TargetAction
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.targets import Target
-from tests.contract.targets.places import BRIEF_S
 from tests.contract.targets.stand import Opens, Stand
 from tests.faults import Answer, Fault
 from tests.git_server import TOKEN, USERNAME, GitProxy, GitServer
@@ -24,13 +23,13 @@ class GitStand(Stand):
     def __init__(self, server: GitServer, proxy: GitProxy, folder: Path) -> None:
         self.server = server
         self.proxy = proxy
-        self._folder = folder
+        self.work_dir = folder / "work"
         self.target: Target = self.connect()
 
     def connect(self, *, timeout_s: float = 20.0, token: str = TOKEN) -> GitTarget:
         return GitTarget(
             {"shop": f"{self.proxy.url}/shop.git"},
-            work_dir=self._folder / "work",
+            work_dir=self.work_dir,
             username=USERNAME,
             token=token,
             timeout_s=timeout_s,
@@ -59,7 +58,7 @@ class GitStand(Stand):
         self.proxy.strike(Fault.CUT)
 
     def another(self) -> Target:
-        return self.connect(timeout_s=BRIEF_S)
+        return self.connect()
 
     def writes(self) -> int:
         return self.proxy.pushes
@@ -67,7 +66,7 @@ class GitStand(Stand):
     async def has_been_put_back(self, before: object) -> bool:
         # Commits are never taken away, what they say is.
         assert isinstance(before, tuple)
-        return self.server.repository.tree() == before[1]
+        return bool(self.server.repository.tree() == before[1])
 
 
 @asynccontextmanager

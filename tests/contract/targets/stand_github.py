@@ -12,7 +12,6 @@ from pipeline.domain.action import RevertAction, TargetAction
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.plan import TargetRef, TargetState
 from pipeline.ports.targets import Target
-from tests.contract.targets.places import BRIEF_S
 from tests.contract.targets.stand import Opens, Stand
 from tests.faults import Answer, Fault, Proxy
 from tests.github_server import TOKEN, GitHubServer, limited
@@ -58,7 +57,7 @@ class GitHubStand(Stand):
         self.proxy.strike(Fault.CUT, frozenset({"PUT"}))
 
     def another(self) -> Target:
-        return self.connect(timeout_s=BRIEF_S)
+        return self.connect()
 
     def writes(self) -> int:
         """Merges: branches and pull requests change nothing that runs."""
@@ -67,7 +66,7 @@ class GitHubStand(Stand):
     async def has_been_put_back(self, before: object) -> bool:
         # Commits are never taken away, what they say is.
         assert isinstance(before, tuple)
-        return self.server.repository.tree() == before[1]
+        return bool(self.server.repository.tree() == before[1])
 
     async def close(self) -> None:
         for target in self._targets:
