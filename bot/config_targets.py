@@ -98,6 +98,10 @@ class TargetSettings(Group):
         Path | None,
         Variable("SRE_CERTIFICATE_AUTHORITY", "path", "PEM with the issuer's certificate and key; empty: self-signed"),
     ] = None
+    truncate_copies: Annotated[
+        Path | None,
+        Variable("SRE_TRUNCATE_COPIES", "path", "keeps what truncated logs held; empty: in the data folder"),
+    ] = None
     truncate_folders: Annotated[
         Pairs, Variable("SRE_TRUNCATE_FOLDERS", "NAME=FOLDER, comma-separated", "where log files may be truncated")
     ] = ()

@@ -165,7 +165,7 @@ class Runner:
     async def _earlier_steps_settle(self, job: _Job) -> None:
         """Waits for what an earlier attempt set in motion: the gate must not take our own half-done change for harm."""
         clock = asyncio.get_running_loop()
-        deadline = clock.time() + self._settings.settle_timeout_s
+        deadline = clock.time() + self._settle_s(job)
         moving = [step for step in job.execution.steps if step.state is StepState.APPLIED]
         while moving and clock.time() < deadline:
             settled = await job.target.settled(job.execution.target, moving[0].operation)
@@ -173,6 +173,10 @@ class Runner:
                 moving.pop(0)
             else:
                 await asyncio.sleep(POLL_S)
+
+    def _settle_s(self, job: _Job) -> float:
+        """How long a step may take: some platforms replace machines."""
+        return max(self._settings.settle_timeout_s, job.target.declares().settles_s)
 
     async def _gate(self, job: _Job, observed: TargetState, batch: Sequence[Step], when: str) -> bool:
         """Asks every guardrail afresh. True when all allow and the batch is begun; else the execution has ended."""
@@ -291,22 +295,28 @@ class Runner:
         """Waits until the target itself shows the step as carried out, then records it as applied."""
         execution, step, intent, detail = job.execution, sent.step, sent.intent, sent.detail
         clock = asyncio.get_running_loop()
-        deadline = clock.time() + self._settings.settle_timeout_s
+        settle_s = self._settle_s(job)
+        deadline = clock.time() + settle_s
         applied = settled = False
         trouble = ""
         while not settled and clock.time() < deadline:
             try:
                 applied = applied or await job.target.find(execution.target, step.operation, intent) is Finding.APPLIED
                 settled = applied and await job.target.settled(execution.target, step.operation)
-            except (TemporaryError, PermanentError) as error:
+            except TemporaryError as error:
                 trouble = f" ({error})"
+            except PermanentError as error:
+                trouble = f" ({error})"
+                if applied:
+                    break  # the platform says that it will not come about
             if not settled:
                 await asyncio.sleep(POLL_S)
         if not applied:
             await self._ledger.unknown(execution, f"step {step.number}: the target does not show it{trouble}")
             return False
         if not settled:
-            detail = f"{detail}; not settled after {self._settings.settle_timeout_s:.0f} s{trouble}"
+            waited_s = settle_s - max(deadline - clock.time(), 0.0)
+            detail = f"{detail}; not settled after {waited_s:.0f} s{trouble}"
         return await self._ledger.step_applied(execution, step, detail)
 
 

@@ -10,7 +10,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pipeline.domain.action import Action, InstanceRef, ManualAction, RestartAction, ScaleAction, operations
+from pipeline.domain.action import (
+    Action,
+    ActionKind,
+    InstanceRef,
+    ManualAction,
+    RestartAction,
+    ScaleAction,
+    operations,
+)
 from pipeline.domain.anomaly import Anomaly, AnomalyKind, Bound
 from pipeline.domain.approval import Approval
 from pipeline.domain.capability import Declaration, Offer
@@ -31,7 +39,7 @@ from pipeline.domain.ids import EvidenceId, ExecutionId, IncidentId, PlanId, Ser
 from pipeline.domain.incident import Case, Incident, StoredAnomaly
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.phase import Phase
-from pipeline.domain.plan import Plan, TargetRef, plan_hash
+from pipeline.domain.plan import Alternative, Plan, Platform, TargetRef, plan_hash
 from pipeline.domain.severity import Severity, SeverityFacts, SeverityResult, classify
 from pipeline.domain.telemetry import Sample, SeriesKey, Signal
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
@@ -203,6 +211,20 @@ def make_plan(
     return replace(made, **changes)
 
 
+def make_ways() -> tuple[Alternative, ...]:
+    """What was weighed against a revert: another platform, a kind that is the same on both, and a person's way."""
+
+    def way(kind: ActionKind | Literal["manual"], what: str, platform: Platform | None, **changes: Any) -> Alternative:
+        values = {"effect": "errors fall back to their baseline", "risk": "medium", "reversible": True, **changes}
+        return Alternative(kind=kind, what=what, platform=platform, **values)
+
+    return (
+        way("roll_back", "Roll back from revision 8 to 7", "kubernetes", risk="high", reversible=False),
+        way("roll_back", "Roll back from revision 3f9a1c2 to 1b2c3d4", "argocd"),
+        way("manual", "kubectl rollout undo deployment/checkout -n shop", None),
+    )
+
+
 def make_guardrails(*refused: tuple[RuleName, str]) -> GuardrailResult:
     """Every rule says yes, but for those named in ``refused`` with their reason."""
     reasons = dict(refused)
@@ -283,6 +305,7 @@ def make_case(state: IncidentState = IncidentState.AWAITING_DECISION, **changes:
         service_owner="team-shop",
         by_hand="kubectl --namespace shop delete pod checkout-1",
         generated_baseline=False,
+        tried=(),
         read_at=after(96),
     )
     return replace(made, **changes)
@@ -306,6 +329,10 @@ def states_of_a_case() -> dict[str, Case]:
         "diagnosing": make_case(IncidentState.DIAGNOSING, diagnosis=None, plan=None, guardrails=GuardrailResult()),
         "awaiting": make_case(),
         "awaiting-scale": make_case(plan=make_plan(scale())),
+        "awaiting-ways": make_case(
+            plan=make_plan(risk="medium", alternatives=make_ways(), requested_by=BOB),
+            tried=("Scale from 2 to 4 replicas — did not help, rolled back",),
+        ),
         "one-of-two": make_case(plan=two, approvals=(make_approval(),)),
         "running": make_case(IncidentState.MITIGATING, **approved, execution=make_execution(ExecutionState.DISPATCHED)),
         "rolling-back": make_case(IncidentState.MITIGATING, **ran, rollback=rollback),

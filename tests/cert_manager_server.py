@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Literal
-
-from aiohttp import web
 
 from tests.kube_objects import Cluster
 from tests.kube_server import KubeServer
@@ -114,18 +111,11 @@ class CertManager(Cluster):
 
 
 class CertManagerServer(KubeServer):
-    """``manager`` is its cluster. Every answer bears the cluster's time, as any HTTP server's does its own."""
+    """``manager`` is its cluster."""
 
     def __init__(self) -> None:
         self.manager = CertManager()
         super().__init__(self.manager)
-
-    def routes(self, app: web.Application) -> None:
-        async def date(request: web.Request, response: web.StreamResponse) -> None:
-            del request
-            response.headers["Date"] = format_datetime(self.manager.now(), usegmt=True)
-
-        app.on_response_prepare.append(date)
 
 
 _APPROVED = {"type": "Approved", "status": "True", "reason": "cert-manager.io", "message": "Approved"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -156,6 +156,14 @@ class DeskDouble:
             assert on_text is not None
             await on_text(piece)
         return "checkout-1 grows [E1]\n<!channel> is only text"
+
+    async def another_way(
+        self, plan_id: PlanId, number: int, user: SlackUserId, *, noted: Callable[[], Awaitable[object]]
+    ) -> str:
+        self._order("another_way", plan_id, number, user)
+        await noted()
+        await asyncio.sleep(self.answers_after_s)
+        return "Proposed as revision 2: <!channel> Scale from 2 to 4 replicas."
 
     async def services_named(self, text: str) -> tuple[ServiceName, ...]:
         return tuple(ServiceName(name) for name in ("checkout", "payments") if name in text)

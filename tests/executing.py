@@ -16,6 +16,7 @@ from executors.targets.registry import Registry
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.action import Action, InstanceRef, Operation, RestartAction, ScaleAction, ScaleTo, TargetAction
 from pipeline.domain.canary import CanarySettings
+from pipeline.domain.capability import Declaration, RightCheck
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.execution import Execution, Finding, Intent
 from pipeline.domain.ids import ExecutionId
@@ -62,6 +63,12 @@ class Stoppable(Target):
     @property
     def platform(self) -> str:
         return self._inner.platform
+
+    def declares(self) -> Declaration:
+        return self._inner.declares()
+
+    async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
+        return await self._inner.check(ref)
 
     async def resolve(self, address: WorkloadAddress) -> TargetRef:
         return await self._inner.resolve(address)

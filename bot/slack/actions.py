@@ -11,8 +11,10 @@ from bot.slack import home, modals, names
 from bot.slack.front import Front, failure_line, text_modal
 from bot.slack.kit import View, context, fit, modal
 from bot.slack.payloads import Body, Click
+from bot.slack.standing import awaits_decision
 from bot.slack.text import escape, sentence
 from bot.slack.thread import evidence_blocks
+from bot.slack.wording import takeable
 from pipeline.domain.approval import Ballot, DecisionOutcome
 from pipeline.domain.errors import SreBotError
 from pipeline.domain.ids import IncidentId, incident_label
@@ -55,6 +57,24 @@ def register(app: AsyncApp, front: Front) -> None:
             raise
         if ballot is not None:
             await _open(front, ack, click, modals.reject_modal(click.token))
+
+    @app.action(names.OTHER_WAYS)
+    async def other_ways(ack: AsyncAck, body: Body) -> None:
+        click = Click.model_validate(body)
+        try:
+            ballot = await _ballot(front, ack, click, "replace")
+            case = await front.desk.case(ballot.incident_id) if ballot is not None else None
+        except SreBotError as error:
+            await _tell(front, click, failure_line(error))
+            raise
+        if ballot is None:
+            return
+        plan = case.plan if case is not None and awaits_decision(case) else None
+        if plan is None or plan.id != ballot.plan_id or not takeable(plan):
+            await ack()
+            await _tell(front, click, "Too late: this proposal does not wait any more. Look at the card.")
+            return
+        await _open(front, ack, click, modals.other_ways_modal(plan, click.channel.id if click.channel else ""))
 
     @app.action(names.EVIDENCE)
     async def evidence(ack: AsyncAck, body: Body) -> None:

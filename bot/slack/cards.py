@@ -23,10 +23,12 @@ from bot.slack.kit import (
 from bot.slack.standing import Standing, awaits_decision, shadowed, standing, unsure
 from bot.slack.text import clip, clock, code, code_block, counted, escape, inline, mention, one_line
 from bot.slack.wording import (
-    reversibility,
+    plan_at_stake,
     source_name,
     started_at,
+    takeable,
     trend_in_words,
+    way_lines,
 )
 from pipeline.domain.action import ManualAction, RestartAction
 from pipeline.domain.action_words import change_in_words, describe_action
@@ -37,6 +39,8 @@ from pipeline.domain.phase import Phase
 from pipeline.domain.plan import Plan
 
 _LEAVES_TO_PERSON = frozenset({PlanState.BLOCKED, PlanState.EXPIRED})
+_OFF_THE_TABLE = frozenset({PlanState.APPROVED, PlanState.SUPERSEDED})
+SHOWN_WAYS = 3
 
 
 def render_card(case: Case, *, chart_file_id: str | None) -> Message:
@@ -45,7 +49,8 @@ def render_card(case: Case, *, chart_file_id: str | None) -> Message:
     blocks = [header(_headline(case, now)), _facts(case), *cause_blocks(case.diagnosis)]
     if chart_file_id is not None:
         blocks.append(image(chart_file_id, trend_in_words(case)))
-    blocks += [*_proposal(case), *_outcome(case, now), _context(case), *_buttons(case)]
+    blocks += [*_tried(case), *_proposal(case), *_other_ways(case)]
+    blocks += [*_outcome(case, now), _context(case), *_buttons(case)]
     return Message(notification(case), with_ids(blocks, _suffix(case)))
 
 
@@ -102,6 +107,10 @@ def _impact(case: Case) -> str:
     return f"{replicas} · {callers}" if replicas else callers
 
 
+def _tried(case: Case) -> list[Block]:
+    return [section(f"🔁 Tried before: {inline('; '.join(case.tried), 400)}")] if case.tried else []
+
+
 def _proposal(case: Case) -> list[Block]:
     plan = case.plan
     if plan is None or plan.state is PlanState.SUPERSEDED:
@@ -113,8 +122,10 @@ def _proposal(case: Case) -> list[Block]:
         return [section(f"*Had proposed* {what} · {_target(plan)} · not run")]
     if isinstance(plan.action, ManualAction):
         return [section(f"*To do by hand*: here is the command\n{code_block(plan.action.command)}")]
-    facts = [_target(plan), _before_after(plan), reversibility(plan)]
+    facts = [_target(plan), _before_after(plan), plan_at_stake(plan)]
     if awaits_decision(case):
+        if plan.requested_by:
+            facts.append(f"asked for by {mention(plan.requested_by)}, who may not approve it")
         facts.append(f"{counted(plan.approvals_needed, 'approval')} needed")
         facts.append(f"expires {clock(plan.expires_at)}")
     title = "Would have proposed" if shadowed(case) else "Not proposed" if unsure(case) else "Proposed"
@@ -131,14 +142,27 @@ def _proposal(case: Case) -> list[Block]:
     return [section("\n".join(lines))]
 
 
+def _other_ways(case: Case) -> list[Block]:
+    plan = case.plan
+    if plan is None or plan.state in _OFF_THE_TABLE or case.incident.over or unsure(case):
+        return []
+    lines = way_lines(plan, SHOWN_WAYS, by_hand=not _left_to_person(case))
+    return [section("\n".join(lines))] if lines else []
+
+
 def _outcome(case: Case, now: Standing) -> list[Block]:
     blocks = [section(now.line)] if now.line else []
-    plan = case.plan
-    if plan is None or plan.state not in _LEAVES_TO_PERSON or case.incident.over or shadowed(case):
-        return blocks
-    if case.by_hand and not isinstance(plan.action, ManualAction):
+    if _left_to_person(case):
         blocks.append(section(f"To do it by hand:\n{code_block(case.by_hand)}"))
     return blocks
+
+
+def _left_to_person(case: Case) -> bool:
+    """Whether the card gives the command of the plan itself."""
+    plan = case.plan
+    if plan is None or plan.state not in _LEAVES_TO_PERSON or case.incident.over or shadowed(case):
+        return False
+    return bool(case.by_hand) and not isinstance(plan.action, ManualAction)
 
 
 def _target(plan: Plan) -> str:
@@ -199,7 +223,7 @@ def _buttons(case: Case) -> list[Block]:
 
 
 def decision_buttons(case: Case) -> list[Block]:
-    """Approve, Reject, Evidence, Dry run; empty when nobody can decide anything now."""
+    """Approve, Reject, Evidence, Dry run, and the other ways if any; empty when nobody can decide anything now."""
     plan = case.plan
     if plan is None or not awaits_decision(case):
         return []
@@ -208,13 +232,14 @@ def decision_buttons(case: Case) -> list[Block]:
         button("Reject", names.REJECT, plan.token, style="danger"),
         button("Evidence", names.EVIDENCE, str(case.incident.id)),
         button("Dry run", names.DRY_RUN, str(case.incident.id)),
+        *([button("Other ways", names.OTHER_WAYS, plan.token)] if takeable(plan) else []),
     ]
 
 
 def _confirm(case: Case, plan: Plan) -> Block:
     given = sum(approval.decision == "approve" for approval in case.approvals)
     where = f" in {code(plan.target.describe(), 80)}" if plan.target else ""
-    text = f"*{inline(describe_action(plan.action), 110)}*{where}. It {reversibility(plan)}."
+    text = f"*{inline(describe_action(plan.action), 110)}*{where}: {plan_at_stake(plan)}."
     text += " The guardrails are checked again right before."
     if plan.approvals_needed > 1:
         text += f" Approval {given + 1} of {plan.approvals_needed}."

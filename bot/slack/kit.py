@@ -15,6 +15,7 @@ View = dict[str, Any]
 HEADER_CHARS = 150
 FIELD_CHARS = 2000
 BUTTON_CHARS = 75
+OPTION_CHARS = 75
 CONFIRM_CHARS = 300
 TITLE_CHARS = 24
 TEXT_CHARS = 300
@@ -124,6 +125,23 @@ def text_input(
         "label": plain_text(label, 200),
         "hint": plain_text(hint, 300),
         "element": element,
+    }
+
+
+def choice_input(
+    label: str, block_id: str, action_id: str, options: Sequence[tuple[str, str, str]], *, hint: str
+) -> Block:
+    """One of ``options``: (text, value, description), at most ten; required."""
+    shown = [
+        {"text": plain_text(text, OPTION_CHARS), "value": value, "description": plain_text(more, OPTION_CHARS)}
+        for text, value, more in options[:10]
+    ]
+    return {
+        "type": "input",
+        "block_id": block_id,
+        "label": plain_text(label, 200),
+        "hint": plain_text(hint, 300),
+        "element": {"type": "radio_buttons", "action_id": action_id, "options": shown},
     }
 
 

@@ -9,11 +9,14 @@ from slack_bolt.async_app import AsyncAck, AsyncApp
 from bot.redacting import redact
 from bot.slack import home, names
 from bot.slack.front import Front, failure_line, text_modal
-from bot.slack.kit import View, modal, section, text_input
-from bot.slack.payloads import Submission, parse_token
-from bot.slack.text import plain, sentence
+from bot.slack.kit import View, choice_input, modal, section, text_input
+from bot.slack.payloads import Submission, parse_number, parse_token
+from bot.slack.text import escape, inline, plain, sentence
+from bot.slack.wording import at_stake, plan_at_stake, takeable, way_name
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.approval import DecisionOutcome
 from pipeline.domain.errors import SreBotError
+from pipeline.domain.plan import Plan
 
 MIN_REASON_CHARS = 3
 _DONE = frozenset({DecisionOutcome.ACCEPTED, DecisionOutcome.COUNTED})
@@ -29,6 +32,27 @@ def reject_modal(token: str) -> View:
         min_length=MIN_REASON_CHARS,
     )
     return modal("Reject the proposal", [asked], submit="Reject", callback_id=names.REJECT_VIEW, metadata=token)
+
+
+def other_ways_modal(plan: Plan, channel: str) -> View:
+    """Asks which of the plan's alternatives shall take its place; an option's value is its place in the plan.
+
+    ``channel``: where the person is told what came of it; empty on App Home.
+    """
+    options = [
+        (way_name(plan, way), str(number), f"{at_stake(way.risk, reversible=way.reversible)} · {way.effect}")
+        for number, way in takeable(plan)
+    ]
+    chosen = choice_input(
+        "Propose instead",
+        names.WAY_BLOCK,
+        names.TYPED,
+        options,
+        hint="It is checked first. You ask for it, so somebody else has to approve it.",
+    )
+    now = section(f"Proposed now: *{inline(describe_action(plan.action), 300)}* · {plan_at_stake(plan)}")
+    where = f"{plan.token} {channel}".rstrip()
+    return modal("Other ways", [now, chosen], submit="Propose", callback_id=names.OTHER_WAYS_VIEW, metadata=where)
 
 
 def kill_modal(scope: str = "all") -> View:
@@ -98,6 +122,31 @@ def register(app: AsyncApp, front: Front) -> None:
             await ack(response_action="update", view=text_modal("Not rejected", sentence(result.message)))
         await home.refresh(front, sent.user_id)
 
+    @app.view(names.OTHER_WAYS_VIEW)
+    async def another_way(ack: AsyncAck, body: dict[str, Any]) -> None:
+        sent = Submission.model_validate(body)
+        named, _, channel = sent.view.private_metadata.partition(" ")
+        token, number = parse_token(named), parse_number(sent.chosen(names.WAY_BLOCK))
+        try:
+            ballot = await front.desk.ballot(token) if token else None
+            if ballot is None or number is None:
+                await _complain(ack, "This proposal is not known here.", names.WAY_BLOCK)
+                return
+            why = await front.access.check_rule(sent.user_id, sent.team_id, ballot.rule)
+            if why:
+                await _complain(ack, f"You may not decide: {why}", names.WAY_BLOCK)
+                await front.record_denial(ballot.incident_id, sent.user_id, f"replace plan {ballot.plan_id}", why)
+                return
+            # The window closes: reading the targets may take longer than Slack waits.
+            said = escape(await front.desk.another_way(ballot.plan_id, number, sent.user_id, noted=ack))
+        except SreBotError as error:
+            await _complain(ack, failure_line(error), names.WAY_BLOCK)
+            return
+        if channel:
+            await front.whisper(channel, sent.user_id, said)
+        else:
+            await home.refresh(front, sent.user_id, said=said)
+
     @app.view(names.KILL_VIEW)
     async def killed(ack: AsyncAck, body: dict[str, Any]) -> None:
         sent = Submission.model_validate(body)
@@ -133,6 +182,6 @@ def register(app: AsyncApp, front: Front) -> None:
         await home.refresh(front, sent.user_id)
 
 
-async def _complain(ack: AsyncAck, text: str) -> None:
-    """Keeps the window open with the text under its reason."""
-    await ack(response_action="errors", errors={names.REASON_BLOCK: plain(redact(text), 300)})
+async def _complain(ack: AsyncAck, text: str, block_id: str = names.REASON_BLOCK) -> None:
+    """Keeps the window open with the text under what was entered."""
+    await ack(response_action="errors", errors={block_id: plain(redact(text), 300)})

@@ -112,6 +112,11 @@ class Submission(_Interaction):
         value = self.view.state.values.get(block_id, {}).get(names.TYPED, {}).get("value")
         return value.strip() if isinstance(value, str) else ""
 
+    def chosen(self, block_id: str) -> str:
+        """The value of the option chosen in that block; empty when none was."""
+        option = self.view.state.values.get(block_id, {}).get(names.TYPED, {}).get("selected_option")
+        return str(option.get("value", "")) if isinstance(option, dict) else ""
+
 
 class SlashCommand(_Part):
     """A slash command as typed: ``command`` with its slash, ``text`` what follows."""

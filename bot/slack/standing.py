@@ -226,13 +226,21 @@ def _back_inside(case: Case) -> Standing:
 
 def _escalated(case: Case) -> Standing:
     failed = _after_action(case)
-    if failed is not None:
+    if failed is not None and not _another_followed(case):
         return failed
     if case.plan is not None:
         ended = _plan_ended(case, case.plan)
         if ended is not None:
             return ended
     return _with_outcome("🚨", "Escalated · needs a person", case.incident)
+
+
+def _another_followed(case: Case) -> bool:
+    """Whether something else was proposed after what was done; what a person is to do by hand does not count."""
+    plan, execution = case.plan, case.execution
+    if plan is None or execution is None or isinstance(plan.action, ManualAction):
+        return False
+    return execution.plan_id != plan.id
 
 
 def _after_action(case: Case) -> Standing | None:

@@ -37,12 +37,15 @@ from bot.slack.text import (
     sentence,
     utc,
 )
-from bot.slack.wording import evidence_refs, source_name, trend_in_words
+from bot.slack.wording import evidence_refs, plan_at_stake, source_name, trend_in_words, way_lines
+from pipeline.domain.action import ManualAction
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.confidence import ACT_FROM, PROPOSE_FROM
 from pipeline.domain.diagnosis import Evidence
 from pipeline.domain.ids import incident_label
 from pipeline.domain.incident import Case
 from pipeline.domain.notice import ThreadPart
+from pipeline.domain.strategy import ALTERNATIVES
 from pipeline.domain.telemetry import format_value
 from pipeline.domain.trace import StoredTraceEntry, TraceKind
 from pipeline.domain.verification import Verdict
@@ -116,7 +119,7 @@ def evidence_blocks(case: Case) -> list[Block]:
 
 def reasoning_blocks(case: Case, trace: Sequence[StoredTraceEntry]) -> list[Block]:
     """Passages with scores, the steps taken, and the arithmetic of confidence and severity."""
-    lines = [*_claims(case), *_passages(case), *_steps(trace), *_asked(trace), *_arithmetic(case)]
+    lines = [*_claims(case), *_ways(case), *_passages(case), *_steps(trace), *_asked(trace), *_arithmetic(case)]
     whole = code(f"sre-bot trace {incident_label(case.incident.id)}")
     return [
         *paragraphs([*lines, *_guardrails(case), *_notes(case)]),
@@ -144,6 +147,19 @@ def _claims(case: Case) -> list[str]:
     lines = [f"*Cause* ({source_name(diagnosis)}): {inline(diagnosis.root_cause, 800)}"]
     lines += [f"• {inline(claim.text, 700)} {evidence_refs([claim])}" for claim in diagnosis.claims]
     return [*lines, *path_lines(diagnosis), *opinion_lines(diagnosis), *alternative_lines(diagnosis)]
+
+
+def _ways(case: Case) -> list[str]:
+    """What is proposed and what was weighed against it, with what each may cost."""
+    plan = case.plan
+    if plan is None:
+        return []
+    if isinstance(plan.action, ManualAction):
+        first = f"By hand: {code(plan.action.command, 300)}"
+    else:
+        first = f"First: *{inline(describe_action(plan.action), 300)}* · {plan_at_stake(plan)}"
+    tried = [f"Tried before: {inline(one, 300)}" for one in case.tried]
+    return ["\n*Ways to go*", first, *way_lines(plan, ALTERNATIVES), *tried]
 
 
 def _passages(case: Case) -> list[str]:

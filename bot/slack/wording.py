@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from math import isfinite
 
-from bot.slack.text import inline, one_line
+from bot.slack.text import code, inline, one_line
 from pipeline.domain.action import is_reversible
 from pipeline.domain.diagnosis import Claim, Diagnosis
 from pipeline.domain.incident import Case
-from pipeline.domain.plan import Plan
+from pipeline.domain.plan import Alternative, Plan, Risk
 from pipeline.domain.telemetry import TRENDING, format_value
 from pipeline.domain.verification import Verdict, Verification
 
@@ -61,5 +61,37 @@ def source_name(diagnosis: Diagnosis) -> str:
     return "rule engine" if diagnosis.source == "rules" else inline(diagnosis.source, 60)
 
 
-def reversibility(plan: Plan) -> str:
-    return "can be undone" if is_reversible(plan.action) else "cannot be undone"
+def at_stake(risk: Risk | None, *, reversible: bool) -> str:
+    """``medium risk · cannot be undone``; without the risk where it was not weighed."""
+    undone = "can be undone" if reversible else "cannot be undone"
+    return f"{risk} risk · {undone}" if risk else undone
+
+
+def plan_at_stake(plan: Plan) -> str:
+    """The same of a plan's own action."""
+    return at_stake(plan.risk, reversible=is_reversible(plan.action))
+
+
+def way_lines(plan: Plan, most: int, *, by_hand: bool = True) -> list[str]:
+    """The plan's alternatives, each on a line: ``Or: *Scale …* · low risk · can be undone · what it brings``.
+
+    At most ``most``; with ``by_hand`` what a person would type is always among them.
+    """
+    manual = [one for one in plan.alternatives if one.kind == "manual"][: int(by_hand)]
+    lines = [
+        f"Or: *{inline(way_name(plan, one), 160)}* · {at_stake(one.risk, reversible=one.reversible)}"
+        f" · {inline(one.effect, 120)}"
+        for _, one in takeable(plan)[: most - len(manual)]
+    ]
+    return [*lines, *(f"Or by hand: {code(one.what, 300)}" for one in manual)]
+
+
+def takeable(plan: Plan) -> list[tuple[int, Alternative]]:
+    """The alternatives that an executor could do, with their place in the plan."""
+    return [(number, one) for number, one in enumerate(plan.alternatives) if one.kind != "manual"]
+
+
+def way_name(plan: Plan, way: Alternative) -> str:
+    """What it is, and where when that is another platform than the plan's; not escaped."""
+    here = plan.target.platform if plan.target else None
+    return way.what if way.platform in (None, here) else f"{way.what} on {str(way.platform).replace('_', ' ')}"

@@ -16,8 +16,8 @@ from executors.targets.registry import Registry
 from pipeline.domain.errors import ConfigurationError
 from pipeline.ports.targets import Target
 
-GIT_CLONES = "git"
-"""Below the data folder: what was fetched of the repositories."""
+GIT_CLONES, TRUNCATED = "git", "truncated"
+"""Below the data folder: what was fetched of repositories, and what truncated logs held."""
 
 
 def registry_of(settings: Settings) -> Registry:
@@ -38,7 +38,9 @@ def registry_of(settings: Settings) -> Registry:
     if chosen.certificate_folders:
         targets.append(_certificate_files(chosen))
     if chosen.truncate_folders:
-        targets.append(LogFilesTarget(_folders(chosen.truncate_folders)))
+        # Not beside the logs: a volume that is full to the last byte has no room for a copy.
+        copies = chosen.truncate_copies or settings.store.data_dir / TRUNCATED
+        targets.append(LogFilesTarget(_folders(chosen.truncate_folders), copies=copies.absolute()))
     return Registry({target.platform: target for target in targets})
 
 
@@ -146,7 +148,7 @@ def _certificate_files(chosen: TargetSettings) -> Target:
         from executors.targets.certificate_file import CertificateFileTarget
     except ImportError as error:
         raise ConfigurationError(
-            'SRE_CERTIFICATE_FOLDERS: cryptography is missing: pip install "sre-bot[demo]"'
+            'SRE_CERTIFICATE_FOLDERS: cryptography is missing: pip install "sre-bot[certificates]"'
         ) from error
     return CertificateFileTarget(_folders(chosen.certificate_folders), authority=chosen.certificate_authority)
 

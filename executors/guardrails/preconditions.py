@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from executors.guardrails.facts import GuardrailFacts, GuardrailLimits
-from pipeline.domain.action import RestartAction
+from pipeline.domain.action import RestartAction, TruncateAction
 from pipeline.domain.guardrail import RuleAnswer
 
 
@@ -40,4 +40,11 @@ def preconditions(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
         inputs["gone"] = [*gone]
         if gone:
             return RuleAnswer("preconditions", False, f"already replaced: {', '.join(gone)}", inputs)
-    return RuleAnswer("preconditions", True, f"target unchanged, {observed.replicas} replicas", inputs)
+    if isinstance(facts.action, TruncateAction):
+        there = {(file.instance, file.path, file.uid) for file in observed.files}
+        moved = [file.path for file in facts.action.files if (file.instance, file.path, file.uid) not in there]
+        inputs["moved"] = [*moved]
+        if moved:
+            return RuleAnswer("preconditions", False, f"rotated or gone meanwhile: {', '.join(moved)}", inputs)
+    replicas = f", {observed.replicas} replicas" if observed.replicas else ""
+    return RuleAnswer("preconditions", True, f"target unchanged{replicas}", inputs)

@@ -104,6 +104,7 @@ class ArgoCdTarget(Target):
             generation=found.generation,
             revision=history[0].revision if history else "",
             rollout=str(history[0].id) if history else "",
+            wanted_revision=found.wanted_revision,
             revisions=tuple(Revision(str(one.id), one.revision[:_SHORT], one.deployedAt) for one in history[1:]),
             refuses=_refuses(found),
         )

@@ -78,7 +78,15 @@ class _Health(_Answer):
     status: str = ""
 
 
+class _Compared(_Answer):
+    """What the repository says, and whether that is what runs."""
+
+    status: str = ""
+    revision: str = ""
+
+
 class _Status(_Answer):
+    sync: _Compared = _Compared()
     health: _Health = _Health()
     history: tuple[Deployed, ...] = ()
     operationState: _OperationState | None = None
@@ -117,6 +125,13 @@ class Application(_Answer):
         """What was last synced, when the last operation began, and a digest of the spec."""
         digest = hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()
         return f"{self.newest}.{self.began_s}.{digest[:16]}"
+
+    @property
+    def wanted_revision(self) -> str:
+        """The commit that the repository says, where another one was synced last; empty otherwise."""
+        compared = self.status.sync
+        runs = self.history[0].revision if self.history else ""
+        return compared.revision if compared.status == "OutOfSync" and compared.revision != runs else ""
 
     @property
     def automated(self) -> bool:

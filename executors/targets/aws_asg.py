@@ -128,6 +128,7 @@ class AsgTarget(Target):
             ),
             reads=("autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeInstanceRefreshes"),
             privileges="aws-asg-policy.json",
+            settles_s=1800.0,
         )
 
     async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:

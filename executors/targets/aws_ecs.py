@@ -102,6 +102,7 @@ class EcsTarget(Target):
                 "application-autoscaling:DescribeScalableTargets",
             ),
             privileges="aws-ecs-policy.json",
+            settles_s=900.0,
         )
 
     async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:

@@ -93,6 +93,7 @@ class AzureAppServiceTarget(Target):
             observes=("instances and which are ready", "workers of the plan", "slots, swaps and deployments"),
             reads=(*READS, *PLAN_READS, *_SLOT_READS),
             privileges="azure-role.json",
+            settles_s=600.0,
         )
 
     async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:

@@ -60,6 +60,7 @@ class AzureFunctionsTarget(Target):
             observes=("instances and which are ready", "workers of the plan, and up to how many it goes"),
             reads=(*READS, *PLAN_READS),
             privileges="azure-role.json",
+            settles_s=600.0,
         )
 
     async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:

@@ -86,6 +86,7 @@ class CertManagerTarget(Target):
             ),
             reads=tuple(str(right) for right in reads(_EACH)),
             privileges=_PRIVILEGES,
+            settles_s=600.0,
         )
 
     async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
@@ -124,7 +125,7 @@ class CertManagerTarget(Target):
                 f"{ref.describe()} bears step {mark.step} of this execution already, sent with fence {mark.fence}"
             )
         words = _words(str(intent.execution_id), str(intent.step), str(intent.fence), certificate)
-        await self._api.write(_issuing(ref, certificate, self._asked_at(certificate), words))
+        await self._api.write(_issuing(ref, certificate, _asked_at(certificate), words))
         return f"asked cert-manager to issue {ref.describe()} anew (revision {certificate.status.revision + 1})"
 
     async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
@@ -137,7 +138,7 @@ class CertManagerTarget(Target):
     async def rehearse(self, ref: TargetRef, operation: Operation, generation: str) -> str:
         certificate = await self._renewable(ref, operation, generation)
         words = _words("<execution>", "<step>", "<fence>", certificate)
-        await self._api.write(_issuing(ref, certificate, self._asked_at(certificate), words), rehearsed=True)
+        await self._api.write(_issuing(ref, certificate, _asked_at(certificate), words), rehearsed=True)
         return "accepted by the API server (dryRun=All); its issuer was not asked"
 
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
@@ -156,7 +157,7 @@ class CertManagerTarget(Target):
             raise PermanentError(f"cert-manager could not issue {ref.describe()}: {issuing.words}")
         waiting = _waiting(certificate, mark)
         since = certificate.condition(_MARK).last_transition_time
-        if waiting and since is not None and (self._now() - since).total_seconds() > _SLOW_S:
+        if waiting and since is not None and (datetime.now(UTC) - since).total_seconds() > _SLOW_S:
             if issuing.status == "True":
                 _, listing = reads(ref.namespace)
                 requests = await self._api.read_all(listing, requests_path(ref.namespace), Requests)
@@ -225,15 +226,6 @@ class CertManagerTarget(Target):
         getting, _ = reads(namespace)
         return await self._api.read(getting, certificates_path(namespace, name), Certificate)
 
-    def _asked_at(self, certificate: Certificate) -> str:
-        """After the last failure, by whatever clock: cert-manager takes an older request for settled by that."""
-        now, failed_at = self._now(), certificate.status.last_failure_time
-        return _stamp(now if failed_at is None else max(now, failed_at + timedelta(seconds=1)))
-
-    def _now(self) -> datetime:
-        """By the cluster's clock: cert-manager compares what we write with times of its own."""
-        return datetime.now(UTC)
-
     def _allowed(self, namespace: str) -> None:
         if namespace not in self._namespaces:
             allowed = ", ".join(sorted(self._namespaces)) or "none"
@@ -265,6 +257,13 @@ def _obstacle(certificate: Certificate) -> str:
         ready = certificate.condition("Ready")
         return f"cert-manager has never issued it ({ready.words or 'it does not say why'})"
     return ""
+
+
+def _asked_at(certificate: Certificate) -> str:
+    """By this machine's clock, as cmctl does, and after the last failure even so: cert-manager compares the two, and
+    takes a request from before it for the one that failed."""
+    now, failed_at = datetime.now(UTC), certificate.status.last_failure_time
+    return _stamp(now if failed_at is None else max(now, failed_at + timedelta(seconds=1)))
 
 
 def _stamp(moment: datetime) -> str:

@@ -293,16 +293,18 @@ class CertificateFileTarget(Target):
 
     def _signer(self, file: CertificateFile, standing: Standing) -> Authority:
         """Who can sign its successor. Raises PermanentError, saying what is in the way."""
-        bundle = standing.bundle
-        if bundle.key and (words := open_to_all(standing.like)):
-            raise PermanentError(f"{file.path} holds a private key and {words}")
+        bundle, inside = standing.bundle, None
+        if bundle.key:
+            if words := open_to_all(standing.like):
+                raise PermanentError(f"{file.path} holds a private key and {words}")
+            inside = read_key(bundle.key, str(file.path))  # one with a passphrase would lose it
         signer = self._authority_now()
         if words := obstacle(bundle, signer.certificate if signer else None, _now()):
             raise PermanentError(words)
         if signer is not None:
             return signer
-        if bundle.key:
-            return Authority(read_key(bundle.key, str(file.path)))
+        if inside is not None:
+            return Authority(inside)
         try:
             key = read_key(read_secret(file.key_path), str(file.key_path))
         except MissingFile as error:
@@ -327,16 +329,12 @@ class CertificateFileTarget(Target):
         except PermanentError:  # gone, for something else, or a journal that nobody can read
             return Finding.UNKNOWN
         stands = standing.bundle.fingerprint
-        began = [
-            number
-            for number, one in enumerate(entries)
-            if (one.execution, one.step, one.before) == (intent.execution_id, intent.step, intent.generation)
-        ]
+        key = (intent.execution_id, intent.step, intent.generation)
+        began = [one for one in entries if (one.execution, one.step, one.before) == key]
         if not began:
             return None if stands == intent.generation else Finding.NOT_APPLIED
-        ours = entries[began[-1]]
-        replaced = any(later.before == ours.after for later in entries[began[-1] + 1 :])
-        if ours.done or replaced or stands == ours.after:
+        ours = began[-1]
+        if ours.done or stands == ours.after:
             return Finding.APPLIED
         return None if stands == ours.before else Finding.UNKNOWN
 

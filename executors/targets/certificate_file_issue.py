@@ -145,8 +145,6 @@ def issue(old: Bundle, signer: Authority, now: datetime) -> Bundle:
     """
     if words := obstacle(old, signer.certificate, now):
         raise PermanentError(words)
-    if old.key:
-        read_key(old.key, "the file")  # a passphrase would be lost with it
     began = now - _BACKDATED
     if signer.certificate is not None:
         began = max(began, signer.certificate.not_valid_before_utc)

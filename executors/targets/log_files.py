@@ -126,9 +126,10 @@ class LogFilesTarget(Target):
         file = _file(operation)
         await self.observe(ref)
         copy = f"{os.path.dirname(file.path)}/{copy_name(file, '<time>')}"
+        copy += f" (or {self._copies})" if self._copies else ""
         only = f"only while it is {file.uid}, at least {file.size_bytes} bytes, below the folder {generation}"
         return (
-            f"gzip {file.path}, or its newest part, into {copy}{self._or_copies()}, fsync, read it back",
+            f"gzip {file.path}, or its newest part, into {copy}, fsync, read it back",
             f"ftruncate {file.path} 0 {only}",
         )
 
@@ -240,9 +241,6 @@ class LogFilesTarget(Target):
             return beside
         return self._copies
 
-    def _or_copies(self) -> str:
-        return f" or {self._copies}" if self._copies else ""
-
     def _settled(self, ref: TargetRef, file: LogFile) -> bool:
         with ExitStack() as held:
             folder, _ = self._opened(ref, held)
@@ -317,10 +315,9 @@ def _emptied(log: int, copy: Copy, record: Record, file: LogFile, intent: Intent
         copy.needed = False
         raise refusal(f"{file.path} cannot be emptied", error) from error
     took = copy.disk_bytes()
-    given_back, is_beside = before - disk_bytes(log), copy.is_on_disk_of(found)
-    freed = freed_in_words(given_back, took if is_beside else 0)
+    done = entry.model_copy(update={"phase": "done", "freed_bytes": before - disk_bytes(log)})
     said = [
-        f"emptied {file.path}: {freed}",
+        f"emptied {file.path}: {freed_in_words(done.freed_bytes, took if copy.is_on_disk_of(found) else 0)}",
         kept_in_words(
             kept_bytes=reaches - copy.tail.start,
             size_bytes=reaches,
@@ -335,7 +332,7 @@ def _emptied(log: int, copy: Copy, record: Record, file: LogFile, intent: Intent
         who = ", ".join(map(str, careless))
         said.append(f"process {who} does not append: the file will look as large as before, and take up what is new")
     try:
-        record.append(entry.model_copy(update={"phase": "done", "freed_bytes": given_back}))
+        record.append(done)
     except OSError as error:
         said.append(f"the record could not be completed: {error}")
     return "; ".join(said)

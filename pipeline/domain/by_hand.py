@@ -6,7 +6,7 @@ import re
 from typing import assert_never
 
 from pipeline.domain.catalogue import Role
-from pipeline.domain.changes import SHORT_REVISION, ChangeEvent, ChangeKind
+from pipeline.domain.changes import OURS, SHORT_REVISION, ChangeEvent, ChangeKind
 from pipeline.domain.diagnosis import Category, Diagnosis
 from pipeline.domain.facts import Facts
 from pipeline.domain.plan import TargetRef
@@ -18,8 +18,8 @@ _NO_COMMIT = "git log -5 --stat && git revert --no-edit <the change before the e
 
 
 def newest_commit(facts: Facts) -> ChangeEvent | None:
-    """The last commit of the service's configuration since shortly before the trouble, by its whole name."""
-    commits = [one for one in facts.recent_changes if one.kind is ChangeKind.CONFIGURATION]
+    """The last commit of the configuration since shortly before the trouble, by its whole name; none of the bot's."""
+    commits = [one for one in facts.recent_changes if one.kind is ChangeKind.CONFIGURATION and one.author != OURS]
     return commits[-1] if commits and _COMMIT.fullmatch(commits[-1].revision) else None
 
 

@@ -32,6 +32,9 @@ class Declaration:
     observes: tuple[str, ...]
     reads: tuple[str, ...]
     privileges: str = ""
+    settles_s: float = 0.0
+    """How long the platform may take to carry something out before that is out of the ordinary; 0: no longer than
+    elsewhere."""
 
     @property
     def kinds(self) -> frozenset[ActionKind]:

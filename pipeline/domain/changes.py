@@ -13,6 +13,10 @@ SHORT_REVISION = 12
 """Characters of a revision that people are shown: enough to name a commit in any repository."""
 
 
+OURS = "sre-bot"
+"""The author of commits that the bot made: they take something back, and are no reason to take back in turn."""
+
+
 class ChangeKind(StrEnum):
     """What was changed."""
 

@@ -78,6 +78,8 @@ class Case:
     """What a person would type to do the plan without the bot; empty where nobody knows."""
     generated_baseline: bool
     """The baseline rests in part on generated history (the demo's warm-up): the card says so."""
+    tried: tuple[str, ...]
+    """Actions of earlier plans that did not help, as ``Scale from 2 to 4 replicas — did not help, rolled back``."""
     read_at: datetime
 
     @property

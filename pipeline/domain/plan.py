@@ -85,6 +85,8 @@ class TargetState:
     revision: str = ""
     rollout: str = ""
     """The platform's own name for what is rolled out, which it can go back to; empty where it has none."""
+    wanted_revision: str = ""
+    """What should run by the platform's own record, where something else does; empty where that is in order."""
     revisions: tuple[Revision, ...] = ()
     """What it can be rolled back to, the latest first, without the one that runs."""
     bounds: Bounds | None = None
@@ -109,13 +111,18 @@ Risk = Literal["low", "medium", "high"]
 
 
 class Alternative(_Frozen):
-    """Another way that was weighed and not taken, in words for the card. ``kind`` can be asked for."""
+    """Another way that was weighed and not taken, in words for the card. All but the manual one can be asked for.
+
+    ``number`` is what it leads to, of replicas or of calls at once; with the kind and the platform it says the way.
+    """
 
     kind: ActionKind | Literal["manual"]
     what: Annotated[str, Field(max_length=400)]
     effect: Annotated[str, Field(max_length=300)]
     risk: Risk
     reversible: bool
+    platform: Platform | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

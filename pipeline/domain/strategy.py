@@ -27,6 +27,7 @@ from pipeline.domain.action import (
     RollBackAction,
     RolloutRestartAction,
     ScaleAction,
+    SyncAction,
     TargetAction,
     TruncateAction,
     is_reversible,
@@ -38,7 +39,7 @@ from pipeline.domain.changes import ChangeKind
 from pipeline.domain.diagnosis import Category, Diagnosis
 from pipeline.domain.effects import expected_effect, risk_of
 from pipeline.domain.facts import Facts
-from pipeline.domain.plan import Alternative, Risk, TargetState
+from pipeline.domain.plan import Alternative, Platform, Risk, TargetState
 from pipeline.domain.sites import Site, Sites
 
 MAX_SCALE_FACTOR = 2.0
@@ -48,7 +49,7 @@ WORTH_TRUNCATING_BYTES = 1_048_576
 REMEDIES: Mapping[Category, tuple[ActionKind, ...]] = {
     Category.MEMORY: ("restart", "rollout_restart", "cordon"),
     Category.SATURATION: ("scale", "bounds", "concurrency"),
-    Category.BAD_CHANGE: ("revert", "roll_back"),
+    Category.BAD_CHANGE: ("revert", "roll_back", "sync"),
     Category.DISK: ("truncate", "cordon"),
     Category.CERTIFICATE: ("renew",),
     Category.UNKNOWN: (),
@@ -68,11 +69,7 @@ class Option:
     risk: Risk
 
     def as_alternative(self) -> Alternative:
-        action = self.action
-        what = action.command if isinstance(action, ManualAction) else describe_action(action)
-        return Alternative(
-            kind=action.kind, what=what[:400], effect=self.effect, risk=self.risk, reversible=is_reversible(action)
-        )
+        return alternative(self.action, self.state.ref.platform if self.state else None, self.effect, self.risk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +77,38 @@ class _Case:
     diagnosis: Diagnosis
     facts: Facts
     sites: Sites
+    number: int | None
 
     def site(self, role: Role) -> Site:
         missing = f"the catalogue names no {role.value} for {self.diagnosis.service}"
         return self.sites.get(role, Site(role, problem=missing))
+
+
+def alternative(action: Action, platform: Platform | None, effect: str, risk: Risk) -> Alternative:
+    """``action`` as a way that was not taken."""
+    what = action.command if isinstance(action, ManualAction) else describe_action(action)
+    return Alternative(
+        kind=action.kind,
+        what=what[:400],
+        effect=effect[:300],
+        risk=risk,
+        reversible=is_reversible(action),
+        platform=platform,
+        number=_leads_to(action),
+    )
+
+
+def _leads_to(action: Action) -> int | None:
+    match action:
+        case ScaleAction():
+            return action.to_replicas
+        case BoundsAction():
+            return action.to_bounds.minimum
+        case ConcurrencyAction():
+            then = action.to_concurrency
+            return then.provisioned if then.provisioned is not None else then.reserved
+        case _:
+            return None
 
 
 _Builder = Callable[[_Case, Site], TargetAction | str]
@@ -91,13 +116,19 @@ _Builder = Callable[[_Case, Site], TargetAction | str]
 
 
 def options(
-    diagnosis: Diagnosis, facts: Facts, sites: Sites, *, in_vain: Collection[ActionKind] = ()
+    diagnosis: Diagnosis,
+    facts: Facts,
+    sites: Sites,
+    *,
+    in_vain: Collection[ActionKind] = (),
+    number: int | None = None,
 ) -> tuple[Option, ...]:
     """What could be done about ``diagnosis``, the best first; the last is what a person would do by hand.
 
-    ``in_vain``: kinds of action that did not help this trouble; they are not offered again.
+    ``in_vain``: kinds of action that did not help this trouble; they are not offered again. ``number``: of replicas, or
+    of calls at once, that somebody chose, in place of what the load asks for.
     """
-    case = _Case(diagnosis, facts, sites)
+    case = _Case(diagnosis, facts, sites, number)
     found: list[Option] = []
     reasons: list[str] = []
     lacking: list[str] = []
@@ -135,6 +166,7 @@ def _ways(case: _Case) -> Iterator[tuple[ActionKind, Role, _Builder]]:
             yield "roll_back", Role.WORKLOAD, _roll_back
             if Role.CONFIG in case.sites:
                 yield "roll_back", Role.CONFIG, _roll_back
+                yield "sync", Role.CONFIG, _sync
                 yield revert
         case Category.DISK:
             yield "truncate", Role.LOGS, _truncate
@@ -184,7 +216,7 @@ def _scale(case: _Case, site: Site) -> TargetAction | str:
         return "no replica count to start from"
     if state.bounds is not None and state.replicas >= state.bounds.maximum:
         return f"{state.replicas} replicas already, and {state.bounds.maximum} is its own maximum"
-    wanted = _wanted_replicas(case.facts, state)
+    wanted = _wanted_replicas(case, state)
     if isinstance(wanted, str):
         return wanted
     most = state.bounds.maximum if state.bounds is not None else MAX_REPLICAS
@@ -198,7 +230,7 @@ def _bounds(case: _Case, site: Site) -> TargetAction | str:
         return "no autoscaler rules over the replicas"
     if state.replicas < 1:
         return "no replica count to start from"
-    wanted = _wanted_replicas(case.facts, state)
+    wanted = _wanted_replicas(case, state)
     if isinstance(wanted, str):
         return wanted
     now = state.bounds
@@ -206,8 +238,10 @@ def _bounds(case: _Case, site: Site) -> TargetAction | str:
     return BoundsAction(from_bounds=now, to_bounds=then)
 
 
-def _wanted_replicas(facts: Facts, state: TargetState) -> int | str:
-    """Replicas in proportion to the load, one more at least, within the cap; or why there cannot be more."""
+def _wanted_replicas(case: _Case, state: TargetState) -> int | str:
+    """Replicas as chosen or in proportion to the load, more than there are, within the cap; or why it cannot be so."""
+    if case.number is not None and case.number <= state.replicas:
+        return f"{state.replicas} replicas are wanted already"
     if state.replicas >= MAX_REPLICAS:
         return f"{state.replicas} replicas already, and at most {MAX_REPLICAS} are asked for"
     base = state.replicas_1h_ago or state.replicas
@@ -216,7 +250,7 @@ def _wanted_replicas(facts: Facts, state: TargetState) -> int | str:
         return (
             f"{state.replicas} replicas already, and the cap is {cap}: {MAX_SCALE_FACTOR:g} times those of one hour ago"
         )
-    return min(max(math.ceil(state.replicas * _load(facts)), state.replicas + 1), cap)
+    return min(case.number or max(math.ceil(state.replicas * _load(case.facts)), state.replicas + 1), cap)
 
 
 def _load(facts: Facts) -> float:
@@ -229,7 +263,8 @@ def _concurrency(case: _Case, site: Site) -> TargetAction | str:
         return "no concurrency is set"
 
     def more(number: int) -> int:
-        return min(max(math.ceil(number * _load(case.facts)), number + 1), int(number * MAX_SCALE_FACTOR))
+        wanted = case.number or max(math.ceil(number * _load(case.facts)), number + 1)
+        return min(max(wanted, number), int(number * MAX_SCALE_FACTOR))
 
     if now.provisioned is not None:
         most = now.reserved if now.reserved is not None else MAX_REPLICAS * 100
@@ -245,9 +280,11 @@ def _revert(case: _Case, site: Site) -> TargetAction | str:
     commit = newest_commit(case.facts)
     if commit is None or site.state is None:
         return "no commit of this service was read from before the trouble"
-    known = next((one for one in site.state.revisions if one.name == commit.revision), None)
-    if known is None:
+    at = next((at for at, one in enumerate(site.state.revisions) if one.name == commit.revision), None)
+    if at is None:
         return f"the commit {commit.revision[:12]} is not among the latest of {site.state.ref.describe()}"
+    if any(one.title == f'Revert "{site.state.revisions[at].title}"' for one in site.state.revisions[:at]):
+        return f"the commit {commit.revision[:12]} was reverted already"
     return RevertAction(commit=commit.revision, title=commit.title[:200])
 
 
@@ -262,6 +299,15 @@ def _roll_back(case: _Case, site: Site) -> TargetAction | str:
     if state is None or not state.rollout or not state.revisions:
         return "there is no earlier revision to go back to"
     return RollBackAction(from_revision=state.rollout, to_revision=state.revisions[0].name)
+
+
+def _sync(case: _Case, site: Site) -> TargetAction | str:
+    """To what the repository says, where what runs is something else."""
+    del case
+    state = site.state
+    if state is None or not state.revision or not state.wanted_revision:
+        return "what runs is what its repository says"
+    return SyncAction(from_revision=state.revision, to_revision=state.wanted_revision)
 
 
 def _truncate(case: _Case, site: Site) -> TargetAction | str:

@@ -59,7 +59,11 @@ class Target(Protocol):
         return ""
 
     async def settled(self, ref: TargetRef, operation: Operation) -> bool:
-        """Whether the platform has carried the operation out (all wanted replicas ready, the old one gone)."""
+        """Whether the platform has carried the operation out (all wanted replicas ready, the old one gone).
+
+        Raises TemporaryError or PermanentError with the platform's own words where it cannot go on: they stand in the
+        step's detail when its time is over.
+        """
         ...
 
     async def find(self, ref: TargetRef, operation: Operation, intent: Intent) -> Finding:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import get_args
 
 from pydantic import ValidationError
 
 from pipeline.domain.action_words import describe_action
 from pipeline.domain.baseline import BaselineBank
 from pipeline.domain.diagnosis import Evidence, Hypothesis
-from pipeline.domain.errors import PermanentError, SreBotError, TemporaryError
+from pipeline.domain.errors import OutcomeUnknown, PermanentError, SreBotError, TemporaryError
 from pipeline.domain.facts import Facts
-from pipeline.domain.ids import EvidenceId, IncidentId, ServiceName, SlackUserId
+from pipeline.domain.ids import EvidenceId, IncidentId, PlanId, ServiceName, SlackUserId
 from pipeline.domain.incident import Case
 from pipeline.domain.trace import JsonValue, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
@@ -24,14 +25,30 @@ from pipeline.ports.trail import SYSTEM
 from pipeline.stages.advance import record
 from pipeline.stages.diagnose import Authors, Diagnoser
 from pipeline.stages.investigate import Investigator
-from pipeline.stages.revise import Reviser, Wanted
+from pipeline.stages.revise import Reviser, Wanted, WantedAction
 
 PROPOSE_TOOL = "propose_plan"
-_ORDER = re.compile(r"^\W*(?:please\s+)?propose\s+(?:to\s+)?(restart(?:ing)?|scal(?:e|ing))\b(.*)$", re.I | re.S)
-_WANTS_PLAN = re.compile(r"\b(propos\w*|plans?|restart\w*|scal(?:e|ing)|replicas?|instead|rather)\b", re.I)
+_KINDS: Mapping[str, WantedAction] = {
+    r"roll(?:ing|out)\s+restart": "rollout_restart",
+    r"restart(?:ing)?": "restart",
+    r"scal(?:e|ing)": "scale",
+    r"roll(?:ing)?[\s-]?back": "roll_back",
+    r"revert(?:ing)?": "revert",
+    r"sync(?:ing)?": "sync",
+    r"renew(?:ing|al)?": "renew",
+    r"truncat(?:e|ing|ion)": "truncate",
+    r"cordon(?:ing)?": "cordon",
+}
+"""What may be proposed, as people write it."""
+_ORDER = re.compile(rf"^\W*(?:please\s+)?propose\s+(?:(?:to|an?|the)\s+)*({'|'.join(_KINDS)})\b(.*)$", re.I | re.S)
+_WANTS_PLAN = re.compile(
+    rf"\b(propos\w*|plans?|{'|'.join(_KINDS)}|restart\w*|revert\w*|replicas?|instead|rather)\b", re.I
+)
 _NUMBER = re.compile(r"\b(\d{1,4})\b")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?")
-_FILLING = frozenset({"the", "replica", "replicas", "pod", "pods", "and", "only", "instance", "instances", "of"})
+_FILLING = frozenset(
+    {"the", "replica", "replicas", "pod", "pods", "and", "only", "instance", "instances", "of", "up", "please"}
+)
 
 
 class Answerer:
@@ -102,6 +119,32 @@ class Answerer:
             await uow.trace.add(SYSTEM, TraceEntry(TraceKind.QUESTION, f"{user} asked: {question[:200]}", data))
         return reply.text
 
+    async def another_way(
+        self, plan_id: PlanId, number: int, user: SlackUserId, *, noted: Callable[[], Awaitable[object]]
+    ) -> str:
+        """Puts the plan's alternative ``number`` on the table in its place, or says why not.
+
+        ``noted`` is called once the order stands in the trail: what is read after that takes longer than a click waits.
+        """
+        async with self._store.begin() as uow:
+            plan = await uow.plans.get(plan_id)
+            ways = plan.alternatives if plan is not None else ()
+            if plan is None or not 0 <= number < len(ways):
+                raise PermanentError("this way is not on the card any more")
+            way = ways[number]
+            entry = TraceEntry(
+                TraceKind.NOTE,
+                f"{user} asks for another way: {way.what[:200]}",
+                {"user": user, "plan": plan_id, "kind": way.kind, "platform": way.platform},
+            )
+            await uow.trace.add(plan.incident_id, entry)
+        await noted()
+        if way.kind not in get_args(WantedAction):
+            return "Not proposed: this is for a person to do."
+        wanted = Wanted.model_validate({"action": way.kind})
+        asked = self._reviser.revise(plan.incident_id, wanted, user, instead_of=plan_id, platform=way.platform)
+        return await _told(asked)
+
     async def _question(self, case: Case, bank: BaselineBank) -> Question:
         if case.diagnosis is None:
             return await self._diagnoser.question(case, bank)
@@ -122,10 +165,17 @@ class Answerer:
     async def _revised(self, incident_id: IncidentId, wanted: Wanted | str, user: SlackUserId) -> str:
         if isinstance(wanted, str):
             return wanted
-        try:
-            return await self._reviser.revise(incident_id, wanted, user)
-        except SreBotError as error:
-            return f"Not proposed: {error}."
+        return await _told(self._reviser.revise(incident_id, wanted, user))
+
+
+async def _told(proposing: Awaitable[str]) -> str:
+    """What came of it, in a sentence."""
+    try:
+        return await proposing
+    except OutcomeUnknown as error:
+        return f"It is not known whether that was proposed ({error}). Look at the card."
+    except SreBotError as error:
+        return f"Not proposed: {error}."
 
 
 class _WithProposals:
@@ -141,8 +191,9 @@ class _WithProposals:
     @property
     def specs(self) -> Sequence[ToolSpec]:
         said = (
-            "Put another plan on the incident's card, when the person asks for one: other replicas to restart, or"
-            " another number of replicas. Guardrails check it, and another person has to approve it."
+            "Put another plan on the incident's card, when the person asks for one: other replicas to restart, another"
+            " number of replicas, or another action that fits the cause. Guardrails check it, and another person has to"
+            " approve it."
         )
         return (*self._inner.specs, ToolSpec(PROPOSE_TOOL, said, Wanted))
 
@@ -184,21 +235,21 @@ class _WithProposals:
 
 
 def ordered(text: str) -> Wanted | str | None:
-    """``propose scale to 4`` or ``propose restart checkout-2`` as what is wanted; a sentence when it is incomplete.
+    """``propose scale to 4`` or ``propose restart checkout-2`` as what is wanted; a sentence when it is not clear.
 
-    None when the text is a question.
+    ``propose scale`` and the like leave the rest to the planner. None when the text is a question.
     """
     found = _ORDER.match(text)
     if found is None:
         return None
-    rest = found[2]
-    if found[1].lower().startswith("scal"):
+    action, rest = next(kind for said, kind in _KINDS.items() if re.fullmatch(said, found[1], re.I)), found[2]
+    words = tuple(word for word in _NAME.findall(rest) if word.lower() not in _FILLING)
+    if action == "scale" and words:
         number = _NUMBER.search(rest)
         if number is None or int(number[1]) < 1:
             return "Say to how many replicas: propose scale to 4."
         return Wanted(action="scale", replicas=int(number[1]))
-    names = tuple(name for name in _NAME.findall(rest) if name.lower() not in _FILLING)
-    return Wanted(action="restart", instances=names[:10]) if names else "Name the replicas: propose restart checkout-2."
+    return Wanted(action=action, instances=words[:10] if action == "restart" else ())
 
 
 def stored_question(case: Case, tools: Toolbox) -> Question:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.domain.action import ManualAction
 from pipeline.domain.approval import ApprovalRule, Ballot, DecisionResult
 from pipeline.domain.baseline import Expectation
 from pipeline.domain.catalogue import Catalogue
@@ -17,7 +16,6 @@ from pipeline.domain.ids import IncidentId, PlanId, ServiceName, SlackUserId, in
 from pipeline.domain.incident import Case, Incident
 from pipeline.domain.lifecycle import FINAL_INCIDENT_STATES, INCIDENT_TRANSITIONS, IncidentState, PlanState
 from pipeline.domain.phase import RUNNING_PHASES, Criterion, Phase, graduation
-from pipeline.domain.plan import Plan
 from pipeline.domain.telemetry import Sample, SeriesKey
 from pipeline.domain.trace import StoredTraceEntry, TraceEntry, TraceKind
 from pipeline.ports.clock import Clock
@@ -32,7 +30,7 @@ from pipeline.stages.answer import Answerer
 from pipeline.stages.decide import Decider
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Authors
-from pipeline.stages.dry_run import dry_run
+from pipeline.stages.dry_run import by_hand, dry_run
 from pipeline.stages.investigate import LOOK_BACK_S, Investigator, describe_dossier
 from pipeline.stages.settings import LoopSettings
 from pipeline.stages.switches import check_service, engage, scope_of, tell
@@ -259,6 +257,15 @@ class Desk:
         bank = await self._detector.bank()
         return await self._answerer.about(case, question, user, bank, may_propose=may_propose, on_text=on_text)
 
+    async def another_way(
+        self, plan_id: PlanId, number: int, user: SlackUserId, *, noted: Callable[[], Awaitable[object]]
+    ) -> str:
+        """Puts alternative ``number`` of a plan on the card in its place, or says why not; it changes nothing else.
+
+        ``noted`` is called once the order stands in the trail: the rest may take longer than a click waits.
+        """
+        return await self._answerer.another_way(plan_id, number, user, noted=noted)
+
     async def services_named(self, text: str) -> tuple[ServiceName, ...]:
         """The known services whose names stand in ``text``, in the order they stand there."""
         words = re.findall(r"[a-z0-9][a-z0-9._-]*[a-z0-9]|[a-z0-9]", text.lower())
@@ -378,16 +385,7 @@ class Desk:
 
     def _owned(self, case: Case) -> Case:
         owner = self._catalogue[case.incident.service].owner
-        return dataclasses.replace(case, service_owner=owner, by_hand=self._by_hand(case.plan))
-
-    def _by_hand(self, plan: Plan | None) -> str:
-        if plan is None:
-            return ""
-        if isinstance(plan.action, ManualAction):
-            return plan.action.command
-        if plan.target is None:
-            return ""
-        return self._targets.for_platform(plan.target.platform).command(plan.target, plan.action)
+        return dataclasses.replace(case, service_owner=owner, by_hand=by_hand(case.plan, self._targets))
 
 
 def _ordered(what: str, user: SlackUserId) -> TraceEntry:

@@ -67,6 +67,17 @@ async def dry_run(case: Case | None, store: Store, targets: Targets, settings: L
     return "\n".join(lines)
 
 
+def by_hand(plan: Plan | None, targets: Targets) -> str:
+    """What a person would type to do the plan without the bot; empty where nobody knows."""
+    if plan is None:
+        return ""
+    if isinstance(plan.action, ManualAction):
+        return plan.action.command
+    if plan.target is None:
+        return ""
+    return targets.for_platform(plan.target.platform).command(plan.target, plan.action)
+
+
 async def _steps(target: Target, ref: TargetRef, action: TargetAction, generation: str) -> list[str]:
     steps = operations(action)
     lines: list[str] = []

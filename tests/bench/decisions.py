@@ -34,6 +34,7 @@ from pipeline.adapters.postgres.pool import Pool
 from pipeline.adapters.postgres.unit_of_work import PostgresStore
 from pipeline.domain.action import Action, Operation
 from pipeline.domain.approval import default_rules
+from pipeline.domain.capability import Declaration, RightCheck
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.ids import ServiceName
@@ -44,7 +45,7 @@ from pipeline.ports.targets import Target
 from pipeline.stages.decide import Decider
 from pipeline.stages.desk import Desk
 from pipeline.stages.settings import LoopSettings
-from tests.builders import make_target
+from tests.builders import BOTH, make_target
 from tests.databases import open_directory
 from tests.serving import serving
 from tests.stored import Waiting, awaiting
@@ -73,6 +74,12 @@ class Answering(Target):
         self._read_s = read_s
         self.applied: list[float] = []
         """When writes came, by the monotonic clock."""
+
+    def declares(self) -> Declaration:
+        return BOTH
+
+    async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
+        return ()
 
     async def resolve(self, address: WorkloadAddress) -> TargetRef:
         del address

@@ -127,7 +127,8 @@ async def test_a_key_with_a_passphrase_stays_as_it_is(filed: FileStand) -> None:
     certificate, key = make_certificate()
     filed.live.write_bytes(pem(certificate) + key_pem(key, b"secret"))
     filed.live.chmod(0o600)
-    await _refused(_alone(filed.folder), "has a passphrase, which the bot does not know")
+    for target in (filed.target, _alone(filed.folder)):
+        await _refused(target, "has a passphrase, which the bot does not know")
 
 
 async def test_one_that_signs_itself_does_so_again_with_the_key_beside(filed: FileStand) -> None:
@@ -294,6 +295,8 @@ async def test_nothing_is_replaced_for_somebody_who_no_longer_waits(filed: FileS
     with file.locked(), pytest.raises(TemporaryError, match="another process holds the lock"):
         await filed.target.find(ref, RENEW, intent)
     assert await as_soon_as_readable(lambda: _brief(filed).find(ref, RENEW, intent)) is Finding.NOT_APPLIED
+    with pytest.raises(PreconditionFailed, match=f"with fence {intent.fence}"):
+        await filed.target.apply(ref, RENEW, replace(intent, fence=intent.fence - 1))
     await filed.change_by_another()
     assert await filed.target.find(ref, RENEW, intent) is Finding.UNKNOWN, "it was begun, and a third one stands there"
     assert await filed.target.find(ref, RENEW, replace(intent, step=2)) is Finding.NOT_APPLIED, "that one was not"

@@ -19,12 +19,11 @@ from executors.targets import log_files, log_truncation_copy
 from executors.targets.log_files import LogFilesTarget
 from executors.targets.log_truncation import Permit, read_entries
 from executors.targets.log_truncation_copy import pack_tail
-from executors.targets.pod_logs import PodLogsTarget
 from pipeline.domain.action import CordonAction, LogFile, SetCordon, TruncateAction, TruncateLog
-from pipeline.domain.errors import ConfigurationError, PermanentError, PreconditionFailed, TemporaryError
+from pipeline.domain.errors import PermanentError, PreconditionFailed, TemporaryError
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import TargetRef
-from tests.contract.targets.places import intent_for, kube_configuration
+from tests.contract.targets.places import intent_for
 from tests.contract.targets.stand_log_files import LogFilesStand, log_files_stand, log_lines
 from tests.contract.targets.stand_pod_logs import PodLogsStand, pod_logs_stand
 from tests.pod_exec_server import LOGS
@@ -395,14 +394,3 @@ async def test_a_rehearsal_opens_and_leaves_alone(files: LogFilesStand) -> None:
     assert checked["read and write the log files"].held is False
     assert str(files.log) in checked["read and write the log files"].said
     assert await files.facts() == before
-
-
-def test_a_folder_that_no_path_can_name_is_a_wrong_setting(tmp_path: Path) -> None:
-    (tmp_path / "a file").touch()
-    with pytest.raises(ConfigurationError, match="SRE_TRUNCATE_COPIES"):
-        LogFilesTarget({}, copies=tmp_path / "a file")
-    with pytest.raises(ConfigurationError, match="SRE_TRUNCATE_FOLDERS"):
-        LogFilesTarget({"logs": Path("/var/my logs")})
-    for path in ("/", "var/log", "/var/log/../..", "/var/*"):
-        with pytest.raises(ConfigurationError, match="SRE_POD_LOG_PATHS"):
-            PodLogsTarget(kube_configuration("http://127.0.0.1:1"), namespaces=["shop"], paths=[path])

@@ -14,11 +14,18 @@ import pytest
 import yaml
 
 import executors.targets
+from executors.targets.log_files import LogFilesTarget
 from executors.targets.log_truncation_exec import LOADER
 from executors.targets.log_truncation_script import TRUNCATE
 from executors.targets.pod_logs import PodLogsTarget
 from pipeline.domain.action import TruncateAction, TruncateLog
-from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, TemporaryError
+from pipeline.domain.errors import (
+    ConfigurationError,
+    OutcomeUnknown,
+    PermanentError,
+    PreconditionFailed,
+    TemporaryError,
+)
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import TargetRef
 from tests.contract.targets.places import intent_for, kube_configuration
@@ -268,3 +275,14 @@ async def test_a_copy_in_several_stretches_is_whole(stand: PodLogsStand) -> None
     await stand.target.apply(ref, wish, intent)
     (copy,) = stand.folder.glob("service.log.*.gz")
     assert gzip.decompress(copy.read_bytes()) == held
+
+
+def test_a_folder_that_no_path_can_name_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(ConfigurationError, match="SRE_TRUNCATE_COPIES"):
+        LogFilesTarget({}, copies=tmp_path / "a file")
+    with pytest.raises(ConfigurationError, match="SRE_TRUNCATE_FOLDERS"):
+        LogFilesTarget({"logs": Path("/var/my logs")})
+    for path in ("/", "var/log", "/var/log/../..", "/var/*"):
+        with pytest.raises(ConfigurationError, match="SRE_POD_LOG_PATHS"):
+            PodLogsTarget(kube_configuration("http://127.0.0.1:1"), namespaces=["shop"], paths=[path])

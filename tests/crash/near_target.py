@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 from bot.demo.world.messages import RestartRequest, ScaleRequest
 from pipeline.domain.action import Action, Operation, RestartInstance, ScaleTo
+from pipeline.domain.capability import Declaration, RightCheck
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import PermanentError, PreconditionFailed
 from pipeline.domain.execution import Finding, Intent
 from pipeline.domain.plan import InstanceState, TargetRef, TargetState
 from pipeline.ports.targets import Target
+from tests.builders import BOTH
 from tests.crash.recorder import NAMESPACE, SERVICE, SERVICE_UID, Recorder
 
 REF = TargetRef(platform="local_process", namespace=NAMESPACE, name=SERVICE, uid=SERVICE_UID)
@@ -44,6 +46,12 @@ class NearTarget(Target):
     @property
     def platform(self) -> str:
         return "local_process"
+
+    def declares(self) -> Declaration:
+        return BOTH
+
+    async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:
+        return ()
 
     async def resolve(self, address: WorkloadAddress) -> TargetRef:
         return REF

@@ -24,6 +24,7 @@ from typing import Any
 
 import bot.demo.launch
 import bot.wiring as wiring
+import bot.wiring.targets as wired_targets
 import executors.ledger
 import executors.recovery
 import executors.runner
@@ -99,9 +100,10 @@ def run(order: ReplicaOrder) -> None:
         "knowledge_of": partial(knowledge_of, words_only=True),
     }
     for name, place in places.items():
-        if not hasattr(wiring, name):
-            raise SystemExit(f"bot.wiring has no {name} any more: mend tests/crash/replica.py")
-        setattr(wiring, name, place)
+        module = wired_targets if name == "LocalProcessTarget" else wiring
+        if not hasattr(module, name):
+            raise SystemExit(f"{module.__name__} has no {name} any more: mend tests/crash/replica.py")
+        setattr(module, name, place)
     Decider.approve = wrapped_approve(Decider.approve, moments)  # type: ignore[method-assign,assignment]
     # Charts, runbooks and embeddings change nothing that is checked here, and cost seconds a start.
     ChartFiles.file_id = _no_chart  # type: ignore[method-assign]

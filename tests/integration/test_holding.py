@@ -129,14 +129,14 @@ async def test_a_rest_that_another_agent_asked_for_is_kept(one_step: Bench, lock
 
 
 async def test_what_stood_before_is_kept_with_the_intent(scaling: Bench) -> None:
-    scaling.place.server.cluster.edit_annotations(scaling.place.key, {"deployment.kubernetes.io/revision": "7"})
+    assert scaling.before.rollout == "1"
     await scaling.runner().run_once()
     (step,) = (await scaling.execution()).steps
     assert step.before == StoodBefore(
         generation=scaling.before.generation,
         replicas=2,
         revision="main:1",
-        rollout="7",
+        rollout="1",
         instances=tuple(SeenInstance(name=one.name, uid=one.uid) for one in scaling.before.instances),
     )
 

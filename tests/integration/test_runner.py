@@ -52,7 +52,7 @@ async def test_two_steps_one_after_the_other(two_steps: Bench, locks: RedisLocks
     assert case.execution is not None
     assert (case.execution.state, case.incident.state) == (ExecutionState.APPLIED, IncidentState.VERIFYING)
     assert [step.state for step in case.execution.steps] == [StepState.APPLIED] * 2
-    assert [call.verb for call in two_steps.changes] == ["delete", "delete"]
+    assert [call.verb for call in two_steps.changes] == ["create", "create"], "two evictions"
     assert not await two_steps.instances() & {one.uid for one in two_steps.before.instances}
     assert await locks.holder(RESOURCE) == Holder("sre-bot one", Priority.SRE), "until it is verified"
     told = await two_steps.told(TraceKind.EXECUTION, TraceKind.GUARDRAILS, TraceKind.LOCK)

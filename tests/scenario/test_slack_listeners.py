@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ from bot.slack import names, replies
 from pipeline.domain.approval import ApprovalRule, DecisionOutcome, DecisionResult, default_rules
 from pipeline.domain.errors import OutcomeUnknown, TemporaryError
 from pipeline.domain.ids import IncidentId, SlackUserId
+from pipeline.domain.lifecycle import IncidentState
 from pipeline.domain.notice import ThreadNotice, ThreadPart
 from pipeline.domain.severity import Severity
 from pipeline.ports.control import KillSwitch
 from pipeline.stages.desk import Desk
-from tests.builders import ALICE, INCIDENT, PLAN, TOKEN, after
+from tests.builders import ALICE, INCIDENT, PLAN, TOKEN, after, make_case, make_incident, make_plan, make_ways
 from tests.desk_double import DeskDouble
 from tests.slack_stage import CHANNEL, WAIT_S, Stage, stage, thread_row
 
@@ -145,6 +147,70 @@ async def test_a_late_rejection_stays_in_the_window(on_stage: Stage) -> None:
         await alice.click(CHANNEL, ts, names.REJECT)
         await alice.submit((await modal_with(alice, "Why not?"))["id"], REASON)
         await modal_with(alice, "the proposal has expired")
+
+
+async def with_ways(stage_: Stage) -> str:
+    """The ts of a card whose plan has two other ways, the second of them on another platform."""
+    stage_.desk.the_case = make_case(plan=make_plan(alternatives=make_ways()))
+    return await stage_.post_card()
+
+
+def way(number: int) -> dict[str, dict[str, Any]]:
+    return {names.WAY_BLOCK: {names.TYPED: str(number)}}
+
+
+async def test_another_way_is_taken_from_the_card(on_stage: Stage) -> None:
+    ts = await with_ways(on_stage)
+    on_stage.desk.answers_after_s = 3.5  # longer than a click waits
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, ts, names.OTHER_WAYS)
+        view = await modal_with(alice, "Roll back from revision 3f9a1c2 to 1b2c3d4 on argocd")
+        assert "kubectl" not in str(view), "what only a person could do is no choice"
+        with pytest.raises(RefusedError) as refused:
+            await alice.submit(view["id"], {})
+        assert names.WAY_BLOCK in refused.value.errors
+        await alice.submit(view["id"], way(1))
+        assert await alice.modals() == []
+        shown = await told(alice, "Proposed as revision 2")
+        assert "<!channel>" not in shown
+    assert on_stage.desk.called("another_way") == [(PLAN, 1, ALICE)]
+
+
+async def test_another_way_is_for_those_who_may_decide(on_stage: Stage) -> None:
+    ts = await with_ways(on_stage)
+    async with on_stage.person("U0CARLA") as carla:
+        await carla.click(CHANNEL, ts, names.OTHER_WAYS)
+        await told(carla, "You may not decide")
+        assert await carla.modals() == []
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, ts, names.OTHER_WAYS)
+        view = await modal_with(alice, "Propose instead")
+        on_stage.desk.rules = (ApprovalRule(people=1, users=("U0BOB",)),)  # in the meantime
+        with pytest.raises(RefusedError) as refused:
+            await alice.submit(view["id"], way(0))
+        assert "You may not decide" in str(refused.value.errors)
+        await alice.wait_for(lambda _: len(on_stage.desk.called("denied")) == 2, WAIT_S)
+    assert on_stage.desk.called("another_way") == []
+    assert [call[2] for call in on_stage.desk.called("denied")] == [f"replace plan {PLAN}"] * 2
+
+
+async def test_another_way_that_cannot_be_noted_stays_in_the_window_and_a_late_click_opens_none(
+    on_stage: Stage,
+) -> None:
+    ts = await with_ways(on_stage)
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.click(CHANNEL, ts, names.OTHER_WAYS)
+        view = await modal_with(alice, "Propose instead")
+        on_stage.desk.failing = TemporaryError("the database is away")
+        with pytest.raises(RefusedError) as refused:
+            await alice.submit(view["id"], way(0))
+        assert "the database is away" in str(refused.value.errors)
+        on_stage.desk.failing = None
+        await alice.close_view(view["id"])
+        on_stage.desk.the_case = replace(on_stage.desk.the_case, incident=make_incident(IncidentState.MITIGATING))
+        await alice.click(CHANNEL, ts, names.OTHER_WAYS)
+        await told(alice, "does not wait any more")
+        assert await alice.modals() == []
 
 
 async def test_evidence_and_dry_run_open_windows(on_stage: Stage) -> None:

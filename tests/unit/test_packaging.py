@@ -36,5 +36,16 @@ def test_the_wheel_carries_data_and_no_tests(tmp_path: Path) -> None:
     assert "migrations/0001_core.sql" in names
     assert "bot/demo/slack/page/index.html" in names
     assert "bot/demo/services.yaml" in names
-    assert "executors/targets/kubernetes-rbac.yaml" in names
+    for privileges in (
+        "kubernetes-rbac.yaml",
+        "kubernetes-node-rbac.yaml",
+        "cert-manager-rbac.yaml",
+        "pod-logs-rbac.yaml",
+        "aws-ecs-policy.json",
+        "aws-asg-policy.json",
+        "aws-lambda-policy.json",
+        "azure-role.json",
+        "gitops-privileges.md",
+    ):
+        assert f"executors/targets/{privileges}" in names
     assert any(name.startswith("knowledge_base/runbooks/") for name in names)

@@ -445,6 +445,7 @@ async def test_diagnose_names_itself_and_shows_what_it_was_given() -> None:
         "slow_callees": [],
         "replicas": 2,
         "recovered": False,
+        "in_vain": [],
     }
     assert answer.shown == {str(item.id): item.statement for item in memory_leak().evidence}
 

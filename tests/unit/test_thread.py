@@ -58,6 +58,19 @@ def test_reasoning_shows_how_it_came_about() -> None:
         assert said in shown
 
 
+def test_reasoning_shows_what_was_weighed_against_the_plan() -> None:
+    shown = words(render_part(ThreadPart.REASONING, CASES["awaiting-ways"], TRACE))
+    for said in (
+        "First: *Restart checkout-1* · medium risk · cannot be undone",
+        "Or: *Roll back from revision 8 to 7* · high risk · cannot be undone",
+        "Or by hand: `kubectl rollout undo",
+        "Tried before: Scale from 2 to 4 replicas — did not help, rolled back",
+    ):
+        assert said in shown
+    by_hand = words(render_part(ThreadPart.REASONING, CASES["manual"], TRACE))
+    assert "By hand: `git -C config revert --no-edit 3f9a1c2`" in by_hand
+
+
 @pytest.mark.parametrize(
     ("exchange", "said"),
     [

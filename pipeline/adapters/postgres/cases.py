@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.adapters.postgres.pool import Connection
 from pipeline.adapters.postgres.records import (
+    ACTION,
     DIAGNOSIS,
     EXECUTION_COLUMNS,
     INCIDENT_COLUMNS,
@@ -20,9 +21,10 @@ from pipeline.adapters.postgres.records import (
     plan,
     stored_anomaly,
 )
+from pipeline.domain.action_words import describe_action
 from pipeline.domain.execution import Execution
 from pipeline.domain.guardrail import GuardrailResult
-from pipeline.domain.ids import IncidentId, ServiceName
+from pipeline.domain.ids import IncidentId, PlanId, ServiceName
 from pipeline.domain.incident import Case
 from pipeline.domain.phase import Phase
 
@@ -78,7 +80,25 @@ async def read(connection: Connection, incident_id: IncidentId) -> Case | None:
         service_owner="",
         by_hand="",
         generated_baseline=row["generated_baseline"],
+        tried=await _tried(connection, incident_id, plan_row["id"]) if plan_row and applied else (),
         read_at=row["read_at"],
+    )
+
+
+async def _tried(connection: Connection, incident_id: IncidentId, newest: PlanId) -> tuple[str, ...]:
+    rows = await connection.fetch(
+        """SELECT p.action, EXISTS (SELECT 1 FROM executions r WHERE r.plan_id = e.plan_id AND r.kind = 'rollback'
+                                    AND r.applied_at IS NOT NULL) AS rolled_back
+           FROM executions e JOIN plans p ON p.id = e.plan_id
+           WHERE e.incident_id = $1 AND e.kind = 'apply' AND e.plan_id <> $2
+             AND (e.state = 'not_verified' OR e.canary_verdict = 'worse') ORDER BY e.id""",
+        incident_id,
+        newest,
+    )
+    return tuple(
+        f"{describe_action(ACTION.validate_python(row['action']))} — did not help"
+        + (", rolled back" if row["rolled_back"] else "")
+        for row in rows
     )
 
 

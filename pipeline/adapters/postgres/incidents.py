@@ -176,7 +176,8 @@ class PostgresIncidents:
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
                ON CONFLICT (incident_id, service, signal, instance) DO UPDATE
                SET kind = CASE WHEN excluded.change IS NULL THEN anomalies.kind ELSE excluded.kind END,
-                   change = coalesce(excluded.change, anomalies.change),
+                   -- The first change that was blamed stays: what is done about it comes later, and is one too.
+                   change = coalesce(anomalies.change, excluded.change),
                    seen_at = excluded.seen_at, value = excluded.value, cleared_at = NULL,
                    peak = CASE WHEN anomalies.breach_above THEN greatest(anomalies.peak, excluded.peak)
                                ELSE least(anomalies.peak, excluded.peak) END

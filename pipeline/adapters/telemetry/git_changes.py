@@ -11,11 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.adapters.telemetry.guard import Guard
 from pipeline.adapters.telemetry.http import one_line
-from pipeline.domain.changes import ChangeEvent, ChangeKind, ChangeReading
+from pipeline.domain.changes import OURS, ChangeEvent, ChangeKind, ChangeReading
 from pipeline.domain.errors import ConfigurationError, PermanentError, SreBotError
 from pipeline.domain.ids import ServiceName
 from pipeline.domain.telemetry import SourceFailure
 
+_TRAILER = "Sre-Bot-Execution"
+"""On commits that the bot made, by whatever account and way they came here."""
 _FIELD, _RECORD = "\x1f", "\x1e"
 
 
@@ -67,7 +69,7 @@ class GitChanges:
             "--name-only",
             f"--since={since.isoformat()}",
             f"--until={until.isoformat()}",
-            f"--format={_RECORD}%H{_FIELD}%ct{_FIELD}%an{_FIELD}%s",
+            f"--format={_RECORD}%H{_FIELD}%ct{_FIELD}%an{_FIELD}%(trailers:key={_TRAILER},separator=%x2C){_FIELD}%s",
             "--",
             str(self._folder),
             cwd=self._repository,
@@ -88,7 +90,7 @@ class GitChanges:
     def _parse(self, text: str) -> Iterator[ChangeEvent]:
         for record in text.split(_RECORD)[1:]:
             head, _, files = record.partition("\n")
-            revision, at_s, author, title = head.split(_FIELD, 3)
+            revision, at_s, author, ours, title = head.split(_FIELD, 4)
             for service in sorted({name for line in files.splitlines() if (name := self._service(line))}):
                 yield ChangeEvent(
                     ServiceName(service),
@@ -96,7 +98,7 @@ class GitChanges:
                     ChangeKind.CONFIGURATION,
                     revision,
                     one_line(title),
-                    author,
+                    OURS if ours else author,
                 )
 
     def _service(self, path: str) -> str:
