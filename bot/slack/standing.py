@@ -247,22 +247,24 @@ def _after_action(case: Case) -> Standing | None:
     execution, verification = case.execution, case.verification
     if execution is None:
         return None
+    # Who approved is known of the newest plan alone.
+    decided = f"{_decided(case)}\n" if case.plan is not None and case.plan.id == execution.plan_id else ""
     if verification is not None and verification.verdict is Verdict.NOT_RECOVERED:
         what = "rolled back" if _rolled_back(case) else "needs a person"
         told = rollback_told(case) or ", needs a person"
-        line = f"{_decided(case)}\n❌ not recovered{told} · *{inline(verification.sentence(), 200)}*"
+        line = f"{decided}❌ not recovered{told} · *{inline(verification.sentence(), 200)}*"
         return Standing("❌", f"Not recovered · {what}", line, inline(verification.sentence(), 200))
     if verification is not None and verification.verdict is Verdict.INCONCLUSIVE:
-        line = f"{_decided(case)}\n❔ cannot tell whether it helped: {inline(verification.reason, 200)}"
+        line = f"{decided}❔ cannot tell whether it helped: {inline(verification.reason, 200)}"
         return Standing("❔", "Cannot tell", line, inline(verification.reason, 200))
     if execution.state in (ExecutionState.UNKNOWN, ExecutionState.NEEDS_HUMAN):
         detail = inline(execution.detail, REASON_CHARS) or "the target gave no answer"
-        line = f"{_decided(case)}\n❔ it is not known whether the action took effect: {detail}. Look at the target."
+        line = f"{decided}❔ it is not known whether the action took effect: {detail}. Look at the target."
         return Standing("❔", "Outcome unknown · needs a person", line, "look at the target")
     if execution.state is ExecutionState.FAILED:
         changes = counted(execution.physical_changes, "change") if execution.physical_changes else "nothing"
         detail = inline(execution.detail or case.incident.outcome, REASON_CHARS)
-        line = f"{_decided(case)}\n❌ the action failed: {detail} · {changes} made{rollback_told(case)}"
+        line = f"{decided}❌ the action failed: {detail} · {changes} made{rollback_told(case)}"
         return Standing("❌", "Action failed · needs a person", line.replace("nothing made", "nothing was changed"))
     return None
 

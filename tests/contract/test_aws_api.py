@@ -154,12 +154,14 @@ async def test_a_call_that_was_given_up_does_not_leave_any_more(place: _Place, m
     assert place.service.desired == 2
 
 
-async def test_an_account_without_credentials_sends_nothing(place: _Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("botocore.session.Session", Session)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    with pytest.raises(PermanentError, match="no AWS credentials"):
-        await place.api().write(*WRITE)
+async def test_an_account_without_credentials_sends_nothing(place: _Place) -> None:
+    # Undone before the place's own patches are: the other way round these would stay for ever.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.Session", Session)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.delenv(name)
+        with pytest.raises(PermanentError, match="no AWS credentials"):
+            await place.api().write(*WRITE)
     assert place.proxy.requests == []
 
 
@@ -177,9 +179,9 @@ async def test_an_answer_of_another_shape_is_no_answer(place: _Place) -> None:
         await place.api().read(*READ, Strange)
 
 
-def test_settings_that_cannot_work_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with aws_credentials():
-        monkeypatch.setattr("botocore.session.Session", Session)
+def test_settings_that_cannot_work_are_named() -> None:
+    with aws_credentials(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.Session", Session)
         with pytest.raises(ConfigurationError, match="no region"):
             AwsApi("ecs", policy="p.json")
         with pytest.raises(ConfigurationError, match="must start with http"):

@@ -205,8 +205,12 @@ async def _on_moto(moto: str) -> AsyncIterator[str]:
 
 async def test_a_group_of_moto_is_read_and_scaled(moto: str) -> None:
     async with _on_moto(moto) as url:
-        made = boto3.client("autoscaling", endpoint_url=moto)
-        subnet = boto3.client("ec2", endpoint_url=moto).describe_subnets()["Subnets"][0]["SubnetId"]
+        made = boto3.Session(region_name=REGION).client("autoscaling", endpoint_url=moto)
+        subnet = (
+            boto3.Session(region_name=REGION)
+            .client("ec2", endpoint_url=moto)
+            .describe_subnets()["Subnets"][0]["SubnetId"]
+        )
         made.create_launch_configuration(
             LaunchConfigurationName="web-1", ImageId="ami-12c6146b", InstanceType="t2.micro"
         )
@@ -231,8 +235,12 @@ async def test_a_group_of_moto_is_read_and_scaled(moto: str) -> None:
 
 async def test_an_alias_of_moto_is_pointed_to_an_earlier_version(moto: str) -> None:
     async with _on_moto(moto) as url:
-        role = boto3.client("iam", endpoint_url=moto).create_role(RoleName="runs-it", AssumeRolePolicyDocument="{}")
-        made = boto3.client("lambda", endpoint_url=moto)
+        role = (
+            boto3.Session(region_name=REGION)
+            .client("iam", endpoint_url=moto)
+            .create_role(RoleName="runs-it", AssumeRolePolicyDocument="{}")
+        )
+        made = boto3.Session(region_name=REGION).client("lambda", endpoint_url=moto)
         made.create_function(
             FunctionName="resize",
             Runtime="python3.11",

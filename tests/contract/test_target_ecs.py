@@ -335,7 +335,7 @@ async def test_against_moto() -> None:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
         try:
-            ecs = boto3.client("ecs", region_name=REGION, endpoint_url=url)
+            ecs = boto3.Session(region_name=REGION).client("ecs", endpoint_url=url)
             ecs.create_cluster(clusterName=CLUSTER)
             container = {"name": "web", "image": "web:1", "memory": 64}
             ecs.register_task_definition(family="web", containerDefinitions=[container])

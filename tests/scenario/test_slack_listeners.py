@@ -176,6 +176,17 @@ async def test_another_way_is_taken_from_the_card(on_stage: Stage) -> None:
     assert on_stage.desk.called("another_way") == [(PLAN, 1, ALICE)]
 
 
+async def test_another_way_is_taken_on_home(on_stage: Stage) -> None:
+    on_stage.desk.the_case = make_case(plan=make_plan(alternatives=make_ways()))
+    async with on_stage.person("U0ALICE") as alice:
+        await alice.home()
+        home = await alice.wait_for(lambda state: state["home"], WAIT_S)
+        await alice.click_in_view(home["id"], names.OTHER_WAYS)
+        await alice.submit((await modal_with(alice, "Propose instead"))["id"], way(0))
+        await alice.wait_for(lambda state: "Proposed as revision 2" in str(state["home"]), WAIT_S)
+    assert on_stage.desk.called("another_way") == [(PLAN, 0, ALICE)]
+
+
 async def test_another_way_is_for_those_who_may_decide(on_stage: Stage) -> None:
     ts = await with_ways(on_stage)
     async with on_stage.person("U0CARLA") as carla:

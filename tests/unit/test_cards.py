@@ -139,6 +139,7 @@ def test_what_became_of_a_second_plan_is_said_of_it_and_not_of_the_first(ended: 
     assert "Tried before: Scale from 2 to 4 replicas" in words(card(case))
     by_hand = replace(case, plan=make_plan(manual(), PlanState.BLOCKED, id=PlanId(8)))
     assert "Not recovered · rolled back" in card(by_hand).text
+    assert "✅ approved" not in words(card(by_hand)), "it was the first that somebody approved"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.action import (
     Action,
+    ActionKind,
     Bounds,
     BoundsAction,
     Concurrency,
@@ -309,6 +310,35 @@ def test_a_function_gets_as_many_calls_at_once_as_the_load_asks_for(
         assert isinstance(found, ManualAction)
     else:
         assert found == ConcurrencyAction(from_concurrency=now, to_concurrency=then)
+
+
+@pytest.mark.parametrize(
+    ("offer", "what"),
+    [
+        ("scale", {"replicas": 4}),
+        ("scale", {"replicas": 4, "bounds": Bounds(minimum=1, maximum=6)}),
+        ("bounds", {"replicas": 4, "bounds": Bounds(minimum=2, maximum=4)}),
+        ("concurrency", {"concurrency": Concurrency(reserved=20, provisioned=4)}),
+        ("concurrency", {"concurrency": Concurrency(reserved=10)}),
+    ],
+)
+def test_what_a_card_says_is_what_comes_when_it_is_chosen_though_the_load_is_not_known_then(
+    offer: ActionKind, what: dict[str, Any]
+) -> None:
+    sites = {Role.WORKLOAD: site(Role.WORKLOAD, "kubernetes", Offer(offer, True, (), ""), **what)}
+    diagnosis = make_diagnosis(category=Category.SATURATION)
+    shown = options(diagnosis, Facts(traffic_ratio=1.6), sites)[0]
+    assert shown.action.kind == offer
+    number = shown.as_alternative().number
+    assert options(diagnosis, NO_FACTS, sites, number=number)[0] == shown
+    assert options(diagnosis, NO_FACTS, sites)[0] != shown
+
+
+def test_a_number_that_is_reached_already_is_no_way_to_go() -> None:
+    left = options(make_diagnosis(category=Category.SATURATION), NO_FACTS, sites_of(state_of(4)), number=4)
+    assert [one.action.kind for one in left] == ["manual"]
+    assert isinstance(left[0].action, ManualAction)
+    assert left[0].action.why_manual == "4 replicas are wanted already"
 
 
 def test_everybody_is_restarted_at_the_platforms_pace_only_where_everybody_is_suspected() -> None:
