@@ -30,9 +30,9 @@ def manual_command(diagnosis: Diagnosis, facts: Facts, sites: Sites) -> str:
     name = ref.name if ref else str(diagnosis.service)
     match diagnosis.category:
         case Category.MEMORY:
-            return _restart(ref, name)
+            return _look(ref, name) if "restart" in facts.in_vain else _restart(ref, name)
         case Category.SATURATION:
-            return _more(ref, name)
+            return _look(ref, name) if "scale" in facts.in_vain else _more(ref, name)
         case Category.BAD_CHANGE:
             return _before_the_change(facts, ref)
         case Category.DISK:
