@@ -23,12 +23,13 @@ from pipeline.domain.action import (
     RollBackAction,
     RolloutRestartAction,
     ScaleAction,
+    SyncAction,
     TruncateAction,
 )
 from pipeline.domain.by_hand import manual_command
 from pipeline.domain.capability import Declaration, Offer
 from pipeline.domain.catalogue import Role
-from pipeline.domain.changes import ChangeEvent, ChangeKind
+from pipeline.domain.changes import OURS, ChangeEvent, ChangeKind
 from pipeline.domain.diagnosis import Category, Diagnosis
 from pipeline.domain.facts import Facts
 from pipeline.domain.plan import InstanceState, Revision, TargetState
@@ -371,3 +372,29 @@ def test_a_node_is_left_alone_where_it_was_not_read() -> None:
     with_node = options(suspected, NO_FACTS, {**sites_of(state_of()), Role.NODE: node})
     assert [one.action for one in with_node[1:2]] == [CordonAction(cordoned=True)]
     assert [one.action.kind for one in options(suspected, NO_FACTS, sites_of(state_of()))] == ["restart", "manual"]
+
+
+def test_what_the_bot_reverted_is_reverted_no_second_time() -> None:
+    ours = replace(CHANGED.recent_changes[0], revision="1" * 40, title='Revert "fail fast"', author=OURS)
+    both = Facts(recent_changes=(*CHANGED.recent_changes, ours))
+    log = (Revision("1" * 40, 'Revert "fail fast"'), Revision(COMMIT, "fail fast"))
+    repository = site(Role.CONFIG, "git", Offer("revert", True, (), ""), revisions=log)
+    found = first(Category.BAD_CHANGE, both, sites_of(state_of(), config=repository))
+    assert isinstance(found, ManualAction)
+    assert "was reverted already" in found.why_manual
+    still_there = replace_state(repository, revisions=log[1:])
+    assert isinstance(first(Category.BAD_CHANGE, both, sites_of(state_of(), config=still_there)), RevertAction)
+
+
+def test_what_runs_is_brought_to_what_the_repository_says_only_where_it_is_not() -> None:
+    offers = (Offer("sync", True, (), ""), Offer("roll_back", True, (), ""))
+    drifted = site(Role.CONFIG, "argocd", *offers, revision="a" * 40, rollout="4", wanted_revision="b" * 40)
+    found = first(Category.BAD_CHANGE, NO_FACTS, sites_of(state_of(), config=drifted))
+    assert found == SyncAction(from_revision="a" * 40, to_revision="b" * 40)
+    in_order = replace_state(drifted, wanted_revision="")
+    assert isinstance(first(Category.BAD_CHANGE, NO_FACTS, sites_of(state_of(), config=in_order)), ManualAction)
+
+
+def replace_state(one: Site, **changes: Any) -> Site:
+    assert one.state is not None
+    return replace(one, state=replace(one.state, **changes))

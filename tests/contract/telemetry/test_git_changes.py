@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.adapters.telemetry.git_changes import GitChanges
+from pipeline.domain.changes import OURS
 from pipeline.domain.errors import ConfigurationError
 from tests.builders import CHECKOUT, WEB
 
@@ -56,6 +57,13 @@ async def test_a_commit_is_a_change_of_each_service_it_touches(repository: Path)
         (WEB, both, T0, "pool: 20 → 40", "Ann"),
     ]
     assert "configuration " + both[:12] + " “pool: 20 → 40” by Ann at 14:02:00 UTC" == reading.changes[0].describe()
+
+
+async def test_what_the_bot_took_back_is_known_as_its_own(repository: Path) -> None:
+    commit(repository, 'Revert "pool"\n\nSre-Bot-Execution: 12', "services/checkout.toml", at=T0)
+    commit(repository, "pool: 40", "services/checkout.toml", at=T0 + timedelta(minutes=1))
+    reading = await GitChanges(repository).changes(T0 - timedelta(hours=1), T0 + timedelta(hours=1))
+    assert {change.title: change.author for change in reading.changes} == {'Revert "pool"': OURS, "pool: 40": "Ann"}
 
 
 async def test_what_git_says_against_it_is_a_failure_in_the_reading(repository: Path) -> None:
