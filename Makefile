@@ -52,10 +52,10 @@ test-deps: $(DEV_STAMP)
 
 # The first half runs two files at a time; the second starts whole worlds, which need the machine for themselves.
 test: test-deps check  ## every check and every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole and not long"
 	@$(BIN)/python -m pytest -m "whole and not long"
 
-long: test-deps  ## whole demos beyond what `make test` has time for
+long: test-deps  ## what `make test` has no time for: six tests of a minute or three each
 	@$(BIN)/python -m pytest -m long
 
 # Some replicas die at a system call (strace) or live an hour off (libfaketime); without these two packages those trials

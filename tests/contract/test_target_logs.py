@@ -100,7 +100,8 @@ async def test_a_writer_that_does_not_append_is_named(stand: Stands) -> None:
             said = await stand.target.apply(ref, wish, intent)
         finally:
             holder.kill()
-    assert f"process {holder.pid} does not append" in said
+    # Both of us hold it open like that, and the first one that is found is named.
+    assert any(f"process {pid} does not append" in said for pid in (holder.pid, os.getpid()))
 
 
 async def test_a_disk_that_fills_again_at_once_is_told_by_the_next_look(stand: Stands) -> None:

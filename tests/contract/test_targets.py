@@ -40,15 +40,13 @@ def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     world.process.wait(timeout=60)
 
 
-@pytest.fixture(params=["local_process", "deployment", "statefulset"])
+@pytest.fixture(params=["local_process", "deployment"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     async with AsyncExitStack() as stack:
         if request.param == "local_process":
             yield await stack.enter_async_context(local_place(request.getfixturevalue("world_url")))
-        elif request.param == "deployment":
-            yield await stack.enter_async_context(kube_place("deployments"))
         else:
-            yield await stack.enter_async_context(kube_place("statefulsets"))
+            yield await stack.enter_async_context(kube_place("deployments"))
 
 
 async def _seen(place: Place) -> tuple[TargetRef, TargetState]:

@@ -133,6 +133,7 @@ async def test_between_approval_and_dispatch(demo: WholeDemo) -> None:
         assert len(await world.journal()) == before + 1
 
 
+@pytest.mark.long
 async def test_while_the_target_carries_it_out(demo: WholeDemo) -> None:
     async with (
         store_of(demo) as store,

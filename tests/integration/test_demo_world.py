@@ -147,6 +147,7 @@ async def test_a_crashed_instance_comes_back_as_a_new_one(world: World, client: 
     assert f"127.0.0.1:{old.port}" not in world.targets("checkout").values()
 
 
+@pytest.mark.long
 async def test_memory_leak_passes_85_percent_and_ends_with_the_process(world: World, client: WorldClient) -> None:
     fault = await client.set_fault("memory-leak", on=True)
     assert (fault.active, fault.detail) == (True, "checkout-1")
@@ -167,6 +168,7 @@ async def test_memory_leak_passes_85_percent_and_ends_with_the_process(world: Wo
     assert cured.memory_bytes < 0.5 * cured.memory_limit_bytes
 
 
+@pytest.mark.long
 async def test_four_replicas_cure_a_surge_but_not_one_lock_for_them_all(world: World, client: WorldClient) -> None:
     assert await p99_s(world, "web", 4) <= 0.4
     await client.set_fault("slow", on=True)
@@ -237,6 +239,7 @@ async def test_bad_deploy_is_a_commit_and_the_push_of_its_revert_the_cure(
     assert git(deployed, "status", "--porcelain") == ""
 
 
+@pytest.mark.long
 async def test_disk_fill_is_cured_by_truncation_and_does_not_return(world: World, client: WorldClient) -> None:
     async def used_ratio() -> float:
         address = world.targets("worker")["worker-1"]
