@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from executors.rollback import order_rollback
 from pipeline.domain.action_words import describe_operation
 from pipeline.domain.canary import CanaryVerdict, Judgement
-from pipeline.domain.execution import Execution, Intent, SeenInstance, Step, StoodBefore, has_canary
+from pipeline.domain.execution import NOT_SETTLED, Execution, Intent, SeenInstance, Step, StoodBefore, has_canary
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.domain.undo import put_back
@@ -105,7 +105,12 @@ class Ledger:
                 await advance(uow, incident, IncidentState.VERIFYING, entries=[entry])
                 return
             why = await self._why_rolled_back(uow, execution)
-            outcome = f"{why}, rolled back: {put_back(execution)}; a person has to look"
+            current = await uow.executions.get(execution.id)
+            stuck = [one.detail for one in current.steps if NOT_SETTLED in one.detail] if current else []
+            how = f"rolled back: {put_back(execution)}"
+            if stuck:
+                how = f"rolling back, which has not come about: {stuck[0]}"
+            outcome = f"{why}, {how}; a person has to look"
             await advance(
                 uow, incident, IncidentState.ESCALATED, outcome=outcome, entries=[entry], notices=[line(f"↩️ {outcome}")]
             )
@@ -154,18 +159,28 @@ class Ledger:
             ):
                 await self._note(uow, execution, f"outcome unknown: {reason}")
 
-    async def ready_again(self, execution: Execution, reason: str) -> None:
-        """Nothing is in flight: back to ready, or given up when it waited longer than ``PATIENCE_S``."""
+    async def ready_again(
+        self, execution: Execution, reason: str, *, after_s: float | None = None, patience_s: float = 0.0
+    ) -> None:
+        """Nothing is in flight: back to ready, or given up when it waited longer than ``PATIENCE_S``.
+
+        ``after_s``: what the platform asks to wait, ``patience_s``: what it may take, where that is longer.
+        """
+        patience_s = max(patience_s, PATIENCE_S)
         async with self._store.begin() as uow:
             # From dispatched, the way back to ready leads over unknown; from elsewhere the first move changes nothing.
             await uow.executions.move(execution.id, execution.fence, ExecutionState.UNKNOWN)
             if not await uow.executions.move(
-                execution.id, execution.fence, ExecutionState.READY, detail=reason, delay_s=RETRY_S
+                execution.id,
+                execution.fence,
+                ExecutionState.READY,
+                detail=reason,
+                delay_s=min(max(after_s or 0.0, RETRY_S), patience_s),
             ):
                 return
             current = await uow.executions.get(execution.id)
-            if current is not None and self.waited_s(current) > PATIENCE_S:
-                given_up = f"given up after {PATIENCE_S:.0f} s: {reason}"
+            if current is not None and self.waited_s(current) > patience_s:
+                given_up = f"given up after {patience_s:.0f} s: {reason}"
                 await self._end(uow, execution, ExecutionState.FAILED, given_up, blocked=False)
             else:
                 await self._note(uow, execution, f"waiting: {reason}")

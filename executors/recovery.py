@@ -59,10 +59,18 @@ class Recovery:
             current = await uow.executions.get(execution.id)
         if current is None:
             return
-        if all(step.state is StepState.APPLIED for step in current.steps):
+        if all(step.state is StepState.APPLIED for step in current.steps) and await self._settled(current):
             await self._ledger.done(execution)
         else:
             await self._ledger.ready_again(execution, "what was sent is accounted for; going on with the rest")
+
+    async def _settled(self, execution: Execution) -> bool:
+        """Whether the platform has carried it out; if not, a runner waits for it."""
+        try:
+            target = self._targets.for_platform(execution.target.platform)
+            return await target.settled(execution.target, execution.steps[-1].operation)
+        except (TemporaryError, PermanentError):
+            return False
 
     async def _look_up(self, execution: Execution, step: Step) -> bool:
         """Settles one dispatched step. False when it stays open."""

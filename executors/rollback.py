@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from pipeline.domain.action import ManualAction, TargetAction, operations
+from datetime import timedelta
+
+from pipeline.domain.action import ManualAction, RenewAction, TargetAction, operations
 from pipeline.domain.execution import Execution
 from pipeline.domain.plan import Plan
 from pipeline.domain.undo import undo
 from pipeline.ports.store import UnitOfWork
+
+ENDS_SOON = timedelta(days=14)
+"""Twice what raises the alarm by default."""
 
 
 async def action_of(uow: UnitOfWork, plan: Plan, execution: Execution) -> TargetAction | None:
@@ -24,7 +29,16 @@ async def action_of(uow: UnitOfWork, plan: Plan, execution: Execution) -> Target
 def undoing(plan: Plan, applied: Execution) -> TargetAction | None:
     """The action that puts back what stood before the first step of ``applied``, by what was noted right before it."""
     before = applied.steps[0].before if applied.steps else None
-    return undo(plan.action, before) if before is not None else None
+    if before is None or _ended_soon(plan, applied):
+        return None
+    return undo(plan.action, before)
+
+
+def _ended_soon(plan: Plan, applied: Execution) -> bool:
+    """Of a certificate: one that was about to end is no better for whatever the new one did not bring."""
+    if not isinstance(plan.action, RenewAction):
+        return False
+    return applied.applied_at is None or plan.action.not_after < applied.applied_at + ENDS_SOON
 
 
 async def order_rollback(uow: UnitOfWork, plan: Plan) -> bool:

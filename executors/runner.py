@@ -8,6 +8,7 @@ batch it is at, and since when its first replica is watched, is in the database:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from executors.ledger import Ledger
 from executors.rollback import action_of
 from pipeline.domain.action import TargetAction
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, TemporaryError
-from pipeline.domain.execution import Execution, Finding, Intent, Step, StepState, next_batch, stood_before
+from pipeline.domain.execution import NOT_SETTLED, Execution, Finding, Intent, Step, StepState, next_batch, stood_before
 from pipeline.domain.incident import Case
 from pipeline.domain.plan import Plan, TargetState, plan_hash
 from pipeline.ports.executions import NOT_OURS
@@ -31,6 +32,8 @@ from pipeline.ports.targets import Target, Targets
 from pipeline.stages.advance import record
 from pipeline.stages.propose import guardrail_entry
 from pipeline.stages.settings import LoopSettings
+
+log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 20.0
 """One call to a target, all in all."""
@@ -109,6 +112,8 @@ class Runner:
             await self._ledger.failed(execution, reason, blocked=False)
             return
         begun = False
+        if not job.execution.pending:
+            await self._wait_out(job)
         while job.execution.pending:
             if job.execution.awaits_canary:
                 if not begun and await self._observed(job, settle=True) is None:
@@ -157,7 +162,7 @@ class Runner:
                 await self._earlier_steps_settle(job)
             return await job.target.observe(job.execution.target)
         except TemporaryError as error:
-            await self._ledger.ready_again(job.execution, f"target not readable: {error}")
+            await self._later(job, error, f"target not readable: {error}")
         except PermanentError as error:
             await self._ledger.failed(job.execution, str(error), blocked=False)
         return None
@@ -177,6 +182,20 @@ class Runner:
     def _settle_s(self, job: _Job) -> float:
         """How long a step may take: some platforms replace machines."""
         return max(self._settings.settle_timeout_s, job.target.declares().settles_s)
+
+    async def _wait_out(self, job: _Job) -> None:
+        """Of steps that stand: until the platform has carried them out, gives them up, or their time is over."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + self._settle_s(job)
+        while clock.time() < deadline:
+            try:
+                if await job.target.settled(job.execution.target, job.execution.steps[-1].operation):
+                    return
+            except PermanentError:
+                return
+            except TemporaryError as error:
+                log.info("execution %s is waited for: %s", job.execution.id, error)
+            await asyncio.sleep(POLL_S)
 
     async def _gate(self, job: _Job, observed: TargetState, batch: Sequence[Step], when: str) -> bool:
         """Asks every guardrail afresh. True when all allow and the batch is begun; else the execution has ended."""
@@ -280,11 +299,16 @@ class Runner:
             )
         except TemporaryError as error:
             await self._ledger.step_not_applied(execution, step, str(error))
-            return partial(self._ledger.ready_again, execution, f"step {step.number}: {error}")
+            return partial(self._later, job, error, f"step {step.number}: {error}")
         except PermanentError as error:
             if step.dispatched_at is not None and await self._is_applied(job, step, intent):
                 return _Sent(step, intent, ARRIVED_LATE)
             return partial(self._ledger.step_refused, execution, step, str(error))
+
+    async def _later(self, job: _Job, error: TemporaryError, reason: str) -> None:
+        """Nothing was changed: tried again when the platform says, for as long as it may take."""
+        patience_s = job.target.declares().settles_s
+        await self._ledger.ready_again(job.execution, reason, after_s=error.retry_after_s, patience_s=patience_s)
 
     async def _stopped(self, job: _Job, refusal: str) -> None:
         if refusal not in NOT_OURS:
@@ -316,7 +340,7 @@ class Runner:
             return False
         if not settled:
             waited_s = settle_s - max(deadline - clock.time(), 0.0)
-            detail = f"{detail}; not settled after {waited_s:.0f} s{trouble}"
+            detail = f"{detail}; {NOT_SETTLED} {waited_s:.0f} s{trouble}"
         return await self._ledger.step_applied(execution, step, detail)
 
 

@@ -31,11 +31,12 @@ class ArgoCdServer:
     """``async with ArgoCdServer() as server``: the application APP of PROJECT at ``server.url``, for TOKEN.
 
     While ``paused`` the controller does nothing; ``fails`` is the message with which it ends the next operations.
-    ``granted`` are the verbs of the account.
+    ``granted`` are the verbs of the account; ``major`` is the version: since the third a sync names the source too.
     """
 
     def __init__(self) -> None:
         self.granted = {"get", "sync"}
+        self.major = 3
         self.paused = False
         self.fails = ""
         self.history_limit = 10
@@ -83,7 +84,8 @@ class ArgoCdServer:
 
     def ask_by_another(self, revision: str, *, username: str = "alice") -> None:
         """Somebody else has it synced."""
-        self._set_operation({"sync": {"revision": revision}, "initiatedBy": {"username": username}})
+        source = {"source": copy.deepcopy(self.app["spec"]["source"])} if self.major >= 3 else {}
+        self._set_operation({"sync": {"revision": revision} | source, "initiatedBy": {"username": username}})
 
     def work(self) -> None:
         """What the controller does in one go."""
@@ -186,6 +188,8 @@ class ArgoCdServer:
             held = source["targetRevision"]
             raise Refused(400, f"Cannot sync to {body['revision']}: auto-sync currently set to {held}")
         sync = {"revision": body["revision"], "prune": body["prune"], "dryRun": body["dryRun"]}
+        if self.major >= 3:
+            sync["source"] = copy.deepcopy(source)
         self._set_operation({"sync": sync, "info": body.get("infos", []), "initiatedBy": {"username": ACCOUNT}})
         return self.app
 

@@ -19,6 +19,7 @@ from pipeline.domain.trace import StoredTraceEntry, TraceKind
 from pipeline.ports.control import KillSwitch
 from pipeline.ports.model import OnText
 from pipeline.ports.samples import SourceHealth
+from pipeline.stages.decide import Noted
 from pipeline.stages.desk import PhaseReport, Status
 from pipeline.stages.investigate import LOOK_BACK_S
 from tests.builders import INCIDENT, after, make_case, make_samples, make_trace
@@ -112,7 +113,8 @@ class DeskDouble:
     async def approval_rules(self) -> Sequence[ApprovalRule]:
         return self.rules
 
-    async def approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
+    async def approve(self, plan_id: PlanId, user: SlackUserId, *, noted: Noted | None = None) -> DecisionResult:
+        del noted
         self._order("approve", plan_id, user)
         return self.decision
 

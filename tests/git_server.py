@@ -28,6 +28,10 @@ _ENVIRONMENT = {
         f"GIT_{who}_{what}": said for who in ("AUTHOR", "COMMITTER") for what, said in (("NAME", "A"), ("EMAIL", "a@b"))
     },
 }
+_TALKATIVE = """#!/bin/sh
+echo "curl: (7) Failed to connect to chat.example.com port 443: Connection refused" >&2
+echo "notify.sh: line 3: /var/log/pushes: Permission denied" >&2
+"""
 _PROTECTED = """#!/bin/sh
 echo "error: GH006: Protected branch update failed for refs/heads/main." >&2
 exit 1
@@ -83,12 +87,16 @@ class Repository:
         git(self.folder, "update-ref", f"refs/heads/{branch}", sha)
         return sha
 
-    def protect(self) -> None:
+    def protect(self, said: str = _PROTECTED) -> None:
         """From now on its hook declines every push."""
         hook = self.folder / "hooks" / "pre-receive"
         hook.parent.mkdir(exist_ok=True)
-        hook.write_text(_PROTECTED)
+        hook.write_text(said)
         hook.chmod(0o755)
+
+    def complain(self) -> None:
+        """From now on its hook lets every push through, and has trouble with the networks of others."""
+        self.protect(_TALKATIVE)
 
     def _heads(self, branch: str) -> list[str]:
         found = git(self.folder, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
@@ -116,7 +124,8 @@ def _template() -> Path:
 class GitServer:
     """``async with GitServer(folder) as server``: ``shop.git`` below ``server.url``, for USERNAME with TOKEN.
 
-    ``read_only``: what the account is from now on. ``pushes``: the packs that were sent to it.
+    ``read_only``: what the account is from now on. ``pushes``: the packs that were sent to it. ``unreported``: what
+    hooks say still comes through, and what came of the push does not.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -124,6 +133,7 @@ class GitServer:
         self.repository = Repository(folder / "shop.git")
         self.read_only = False
         self.pushes = 0
+        self.unreported = False
         self.url = ""
         self._runner: web.AppRunner | None = None
 
@@ -148,7 +158,7 @@ class GitServer:
         self.repository = Repository(self._folder / "shop.git")
         self.repository.commit("begin anew", {"app.toml": "pool = 5\n"}, onto=[])
 
-    async def _serve(self, request: web.Request) -> web.Response:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         expected = base64.b64encode(f"{USERNAME}:{TOKEN}".encode()).decode()
         if request.headers.get("Authorization") != f"Basic {expected}":
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="git"'}, text="who are you?")
@@ -180,8 +190,29 @@ class GitServer:
         answer, _ = await process.communicate(body)
         head, _, rest = answer.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
+        if self.unreported and pushing and request.method == "POST":
+            return await _cut_short(request, headers["Content-Type"], _without_report(rest), len(rest))
         status = int(headers.pop("Status", "200").split()[0])
         return web.Response(status=status, headers=headers, body=rest)
+
+
+async def _cut_short(request: web.Request, kind: str, body: bytes, promised: int) -> web.StreamResponse:
+    """The connection ends after ``body``."""
+    response = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(promised)})
+    await response.prepare(request)
+    await response.write(body)
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+def _without_report(answer: bytes) -> bytes:
+    """The packets of the second band, which hooks write to; the report is in the first, and a flush ends it."""
+    kept = b""
+    while answer and (length := int(answer[:4], 16)):
+        kept += answer[:length] if answer[4] == 2 else b""
+        answer = answer[length:]
+    return kept
 
 
 class GitProxy(Proxy):

@@ -47,6 +47,7 @@ class GitHubServer:
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "shop.git")
         self.id = 1000
+        self.default_branch = "main"
         self.read_only = False
         self.archived = False
         self.merge_refusal = ""
@@ -119,7 +120,7 @@ class GitHubServer:
         return 200, {
             "id": self.id,
             "full_name": NAME,
-            "default_branch": "main",
+            "default_branch": self.default_branch,
             "archived": self.archived,
             "disabled": False,
             "permissions": {"admin": False, "push": not self.read_only, "pull": True},
@@ -134,7 +135,7 @@ class GitHubServer:
 
     async def _commits(self, request: web.Request) -> tuple[int, Any]:
         count = int(request.query.get("per_page", "30"))
-        listed = self._git("rev-list", f"--max-count={count}", request.query.get("sha", "main")).split()
+        listed = self._git("rev-list", f"--max-count={count}", request.query.get("sha", self.default_branch)).split()
         told = [self._told_commit(sha) for sha in listed]
         return 200, [{"sha": one["sha"], "parents": one["parents"], "commit": one} for one in told]
 

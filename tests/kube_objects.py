@@ -77,6 +77,17 @@ class Cluster(Store):
         template["spec"]["containers"][0]["image"] = image
         self.edit_spec(key, template=template)
 
+    def undo_rollout(self, key: Key) -> None:
+        """``kubectl rollout undo`` by somebody else: template and annotations of the ReplicaSet before."""
+        deployment = self.objects[key]
+        before = sorted(self.owned("replicasets", deployment), key=_number)[-2]
+        template = copy.deepcopy(before["spec"]["template"])
+        del template["metadata"]["labels"][_HASH]
+        annotations = {**before["metadata"]["annotations"], REVISION: deployment["metadata"]["annotations"][REVISION]}
+        meta, spec = deployment["metadata"], deployment["spec"]
+        undone = {"metadata": {**meta, "annotations": annotations}, "spec": {**spec, "template": template}}
+        self.replace(key, {**deployment, **undone})
+
     def number_template(self, key: Key) -> None:
         """What a controller does first with a new template: it becomes a revision, which is kept."""
         if key[0] == "deployments":

@@ -31,7 +31,9 @@ class PodExecServer(KubeServer):
 
     ``refuse_next``: statuses that the next execs are answered with. ``lose_next``: the command runs to its end, and the
     connection is gone before its end is told. ``without``: a tool that no container has. ``ran``: the number of
-    arguments of each script that was run.
+    arguments of each script that was run. ``stopped``: pods whose containers do not run; the kubelet says so at the
+    handshake, and after it where the API server itself takes the websocket (``translates``, by default since 1.30).
+    ``silent``: the handshake is not answered.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,6 +42,9 @@ class PodExecServer(KubeServer):
         self.refuse_next: deque[tuple[int, str]] = deque()
         self.lose_next = False
         self.without = ""
+        self.stopped: set[str] = set()
+        self.translates = False
+        self.silent = False
         self.ran: list[int] = []
         tools = folder / "bin"
         tools.mkdir()
@@ -59,6 +64,8 @@ class PodExecServer(KubeServer):
         app.router.add_get(path, self._exec, allow_head=False)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
+        if self.silent:
+            await asyncio.Event().wait()
         pod = self._stored(self._key(request))
         # Since 1.35 a websocket has to be allowed as the POST would be, though it is a GET.
         if self.granted is not None and ("create", "", "pods/exec") not in self.granted:
@@ -69,9 +76,15 @@ class PodExecServer(KubeServer):
         containers = [one["name"] for one in pod["spec"]["containers"]]
         if request.query.get("container") not in containers:
             raise Refused(400, "BadRequest", f"container {request.query.get('container')} is not valid for pod")
+        name, said = pod["metadata"]["name"], f'container not found ("{request.query["container"]}")'
+        if name in self.stopped and not self.translates:
+            return web.Response(status=500, text=said)
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"))
         await socket.prepare(request)
-        out, err, ended = await self._run(pod["metadata"]["name"], request.query.getall("command"), socket)
+        if name in self.stopped:
+            out, err, ended = b"", b"", _failed(f"Internal error occurred: unable to upgrade connection: {said}")
+        else:
+            out, err, ended = await self._run(name, request.query.getall("command"), socket)
         if self.lose_next:
             self.lose_next = False
             assert request.transport is not None
@@ -89,7 +102,7 @@ class PodExecServer(KubeServer):
         root = str(self.pod_folder(pod))
         if self.without == "sh":
             said = 'exec: "sh": executable file not found in $PATH: unknown'
-            return b"", b"", {"status": "Failure", "reason": "InternalError", "message": said, "code": 500}
+            return b"", b"", _failed(said)
         self.ran.append(len(command) - 5)
         tools = self.folder / "bin"
         if self.without:
@@ -116,6 +129,10 @@ class PodExecServer(KubeServer):
 
 def _seen_inside(output: bytes, root: str) -> bytes:
     return output.replace(root.encode(), LOGS.encode())
+
+
+def _failed(message: str) -> dict[str, object]:
+    return {"status": "Failure", "reason": "InternalError", "message": message, "code": 500}
 
 
 def _ended(code: int) -> dict[str, object]:

@@ -50,6 +50,7 @@ TUNING = {
     "SRE_VERIFY_HOLD_S": "14",
     "SRE_VERIFY_DEADLINE_S": "90",
     "SRE_COOLDOWN_S": "60",
+    "SRE_REST_S": "5",
     "SRE_CANARY_WATCH_S": "8",
     "SRE_INEFFECTIVE_S": "300",
     "SRE_REMIND_AFTER_S": "60,180",

@@ -36,7 +36,7 @@ def register(app: AsyncApp, front: Front) -> None:
             ballot = await _ballot(front, ack, click, "approve")
             if ballot is None:
                 return
-            result = await front.desk.approve(ballot.plan_id, click.user_id)
+            result = await front.desk.approve(ballot.plan_id, click.user_id, noted=ack)
         except SreBotError as error:
             # Not acknowledged: Slack marks the click as failed beside what is said here.
             await _tell(front, click, failure_line(error))

@@ -180,7 +180,9 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
                 verifier=Verifier(store, order_rollback, clock, loop_settings.verification),
                 decider=decider,
                 reminder=Reminder(store, decider, loop_settings),
-                reconsiderer=Reconsiderer(store),
+                reconsiderer=Reconsiderer(
+                    store, clock, rest_s=min(loop_settings.limits.rest_s, loop_settings.limits.cooldown_s)
+                ),
                 replicas=ReplicaWatch(store, targets, catalogue),
                 runner=runner,
                 recovery=Recovery(store, targets, runner, ledger, loop_settings, worker=worker),

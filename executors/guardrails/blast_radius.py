@@ -74,6 +74,10 @@ def blast_radius(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
         return RuleAnswer("blast_radius", False, "the target could not be read: unknown radius", inputs)
     ready = facts.observed.ready
     inputs |= {"replicas": len(facts.observed.instances), "ready": ready, "at_once": facts.at_once}
+    if facts.rollback and _is_as_we_left_it(facts.action, facts.observed):
+        # What stood before is put back, however few are ready by now: not to would leave them like that.
+        inputs |= {"rollback": True}
+        return RuleAnswer("blast_radius", True, f"back to what stood before, {ready} replicas are ready now", inputs)
     if touches_replicas(facts.action) and not ready and not _only_restarts_unready(facts.action, facts.observed):
         return RuleAnswer("blast_radius", False, "no ready replica: empty set", inputs)
     if facts.callers is None:
@@ -93,6 +97,11 @@ def blast_radius(facts: GuardrailFacts, limits: GuardrailLimits) -> RuleAnswer:
     ]
     broken = "; ".join(f"at most {limit}" for is_over, limit in over if is_over)
     return RuleAnswer("blast_radius", not broken, f"{figures}; {broken}" if broken else figures, inputs)
+
+
+def _is_as_we_left_it(action: TargetAction, observed: TargetState) -> bool:
+    """Whether nobody has set another number of replicas since: taking those away is no part of the rollback."""
+    return not isinstance(action, ScaleAction) or observed.replicas == action.from_replicas
 
 
 def _only_restarts_unready(action: TargetAction, observed: TargetState) -> bool:

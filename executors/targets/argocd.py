@@ -207,7 +207,10 @@ class ArgoCdTarget(Target):
         if not moved:
             return None
         ours = await self._api.username()
-        asked = last is not None and _is_of(last, wish) and not last.info and last.initiatedBy.username == ours
+        # A sync of ours that is still the last operation bears our execution.
+        asked = (
+            wish.verb == "rollback" and last is not None and _is_of(last, wish) and last.initiatedBy.username == ours
+        )
         kept = any(one.revision == wish.revision and one.initiatedBy.username == ours for one in since)
         return Finding.APPLIED if asked or kept else Finding.UNKNOWN
 
@@ -271,6 +274,10 @@ def _bears(operation: api.Operation, intent: Intent) -> bool:
 
 
 def _is_of(operation: api.Operation, wish: _Wish) -> bool:
-    """Whether it asks for what ``wish`` does: a rollback brings its source along, a sync none."""
+    """Whether it asks for what ``wish`` does.
+
+    A rollback brings the source of its entry along and no ``info``; a sync none, or that of the spec since version 3.
+    """
     sync = operation.sync
-    return not sync.dryRun and sync.revision == wish.revision and (sync.source is None) is (wish.source is None)
+    alike = wish.verb == "sync" or (sync.source == wish.source and not operation.info)
+    return alike and not sync.dryRun and sync.revision == wish.revision

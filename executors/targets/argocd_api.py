@@ -18,6 +18,8 @@ from pipeline.domain.errors import ConfigurationError, OutcomeUnknown, Permanent
 _T = TypeVar("_T")
 _BUSY = "another operation is already in progress"
 _WAIT_S = 5.0
+_UNDECIDED = (408, 409, 499)
+"""Cancelled or aborted while it was at work (408 and 499 are the same to gateways of different age): perhaps done."""
 
 
 class Missing(PermanentError):
@@ -50,7 +52,7 @@ class _Sync(_Answer):
 
 
 class Operation(_Answer):
-    """What was asked of the controller; ``source`` is set by a rollback alone."""
+    """What was asked of the controller; ``source`` is set by a rollback, and since version 3 by a sync too."""
 
     sync: _Sync = _Sync()
     initiatedBy: _Initiator = _Initiator()
@@ -251,7 +253,7 @@ def _refusal(what: str, status: int, said: str, wait: str, *, write: bool) -> Sr
         case _ if _BUSY in said:
             # Whatever status it comes with: the gateway's versions differ in what they make of a wrapped error.
             return TemporaryError(f"Argo CD refused {what} for now: {said}", retry_after_s=_WAIT_S)
-        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _UNDECIDED:
             if write:
                 return OutcomeUnknown(f"{what} was sent to Argo CD, which answered {status}: {said}")
             return TemporaryError(f"Argo CD answered {status} to {what}: {said}")

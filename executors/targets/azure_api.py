@@ -37,6 +37,10 @@ class Missing(PreconditionFailed):
     """404: there is no such resource."""
 
 
+class GaveUp(PermanentError):
+    """Azure itself says of an operation that it failed."""
+
+
 class Foreign(BaseModel):
     """Base of what is read of Azure's own JSON, of which only what is used is named."""
 
@@ -173,20 +177,21 @@ class Arm:
         return "".join(under_way)
 
     async def is_over(self, url: str) -> bool:
-        """Whether a long-running operation is. Raises PermanentError with Azure's words when it failed."""
+        """Whether a long-running operation is. Raises GaveUp with Azure's words when it failed; any other error leaves
+        open what became of it."""
         async with self.reading("the state of an operation"):
             answer = await self.client.send_request(HttpRequest("GET", url))
             if answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
                 return True  # its record is kept for a while only, or not for us; the resource says what became of it
             if answer.status_code in (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT):
-                raise PermanentError(f"Azure gave the operation up: {_words(answer.text())}")
+                raise GaveUp(f"Azure gave the operation up: {_words(answer.text())}")
             answer.raise_for_status()
             if answer.status_code == HTTPStatus.ACCEPTED:
                 return False
             said = _Operation.model_validate_json(answer.text()) if answer.text().startswith("{") else _Operation()
         if said.status.casefold() in ("failed", "canceled"):
             words = f"{said.error.code}: {said.error.message}" if said.error else said.status
-            raise PermanentError(f"Azure gave the operation up: {words}")
+            raise GaveUp(f"Azure gave the operation up: {words}")
         return said.status.casefold() in ("", "succeeded")
 
     async def allows(self, resource_id: str) -> Callable[[str], bool]:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from executors.targets.azure_api import models
+from executors.targets.azure_api import GaveUp, models
 from executors.targets.azure_sites import PLAN_WRITE, RESTART, Look, Plan, Sites, Worker
 from executors.targets.late import wait_out
 from pipeline.domain.action import Bounds
@@ -102,7 +102,7 @@ class Changes:
         What was answered was applied, unless its operation failed since. Otherwise ``traces`` are looked for until no
         request can be under way any more; without any it is NOT_APPLIED where their absence proves it
         (``tells_when_not``). UNKNOWN when the app was deleted or made anew. Raises TemporaryError while an operation is
-        under way that could be ours.
+        under way that could be ours, PermanentError when Azure does not let its state be read: neither proves anything.
         """
         answered = self._answered.get(_request_id(ref, intent))
         if answered is not None:
@@ -207,10 +207,10 @@ class Changes:
     async def _failed(self, operation: str) -> bool:
         try:
             await self._arm.is_over(operation)
+        except GaveUp:
+            return True
         except TemporaryError:
             return False
-        except PermanentError:
-            return True
         return False
 
     async def _restart_of(self, look: Look, request_id: str) -> Finding | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import shlex
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from executors.targets.certificate_file_store import (
 )
 from executors.targets.late import wait_out
 from executors.targets.offers import not_offered
+from executors.targets.own_threads import OwnThreads
 from pipeline.domain.action import (
     Action,
     ActionKind,
@@ -74,6 +75,7 @@ class CertificateFileTarget(Target):
         self._folders = dict(folders)
         self._authority = authority
         self._timeout_s = timeout_s
+        self._threads = OwnThreads(_PLATFORM)
         self._key_inside: dict[str, bool] = {}  # by uid, learnt when read: a TargetRef does not say
 
     @property
@@ -110,8 +112,8 @@ class CertificateFileTarget(Target):
     async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
         permit = Permit()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asyncio.to_thread(self._change, ref, operation, intent, permit)
+            change = partial(self._change, ref, operation, intent, permit)
+            return await self._threads.run(change, within_s=self._timeout_s)
         except TimeoutError as error:
             said = f"{ref.describe()}: the file system did not answer within {self._timeout_s:g} s"
             if permit.withdraw():
@@ -206,12 +208,11 @@ class CertificateFileTarget(Target):
                 raise not_offered(_PLATFORM, action)
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        self._threads.close()
 
     async def _read(self, look: Callable[[], _T]) -> _T:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asyncio.to_thread(look)
+            return await self._threads.run(look, within_s=self._timeout_s)
         except TimeoutError as error:
             raise TemporaryError(f"the file system did not answer within {self._timeout_s:g} s") from error
 

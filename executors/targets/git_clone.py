@@ -28,12 +28,12 @@ _NO_REPOSITORY = re.compile(
     r"not appear to be a git repository|repository '[^']*' (not found|does not exist)|Repository not found"
 )
 _NO_BRANCH = re.compile(r"couldn't find remote ref|invalid refspec")
-_NOT_SENT = re.compile(
-    r"Could not resolve host|Failed to connect|Couldn't connect|Connection (refused|timed out)|No route to host"
-    r"|Name or service not known|Temporary failure in name resolution|Network is unreachable|unable to access"
-    r"|connect to host"
-)
+_NOT_SENT = re.compile(r"Could not resolve host|Failed to connect|Couldn't connect|unable to access|connect to host")
 """git names so what fails before it sends a pack: with HTTP, all that comes before the POST is ``unable to access``."""
+_SENT = re.compile(r"RPC failed|send-pack: unexpected disconnect|client_loop|Read from remote host")
+"""git and ssh name so what fails once the pack is on its way, whatever else they say of why."""
+_REFUSED = (401, 403, 429)
+"""Who answers so has not looked at the pack; with any other status the remote may have taken it by then."""
 _STATUS = re.compile(r"(?:error:|HTTP) (\d{3})\b")
 _MOVED = re.compile(r"stale info|fetch first|non-fast-forward|cannot lock ref|incorrect old value|remote ref updated")
 
@@ -113,7 +113,7 @@ class Clone:
         revertible(commit)
         # A commit beside ours that has its parent's files: merged into the head, it takes the change back.
         before = await self._said("commit-tree", f"{commit.parents[0]}^{{tree}}", "-p", commit.sha, "-m", "before")
-        merged = await self._local("merge-tree", "--write-tree", "--messages", "--name-only", head, before)
+        merged = await self._local("merge-tree", "--write-tree", "--name-only", head, before)
         if merged.code == 1:
             said = [line for line in merged.out.splitlines() if line.startswith("CONFLICT")]
             raise PermanentError(
@@ -121,7 +121,7 @@ class Clone:
             )
         if merged.code:
             raise PermanentError(f"git merge-tree failed: {merged.words}")
-        tree = merged.out.strip()
+        tree = merged.out.split("\n", 1)[0]
         if tree == await self._said("rev-parse", f"{head}^{{tree}}"):
             raise PermanentError(f"nothing of {commit.sha} is left to take back: it has been reverted already")
         return tree
@@ -197,15 +197,22 @@ def _refusal(url: str, branch: str, ran: Ran, *, rehearsed: bool) -> SreBotError
     what = f"the push to {branch} of {url}"
     line = next((line for line in ran.out.splitlines() if line.startswith("!")), "")
     said = line.rpartition("\t")[2]
-    status = _STATUS.search(ran.err)
-    code = int(status.group(1)) if status else 0
     if said and not said.startswith("[remote failure]"):
-        if _MOVED.search(f"{said} {ran.err}"):
+        # Why a ref was not moved stands in the remote's words, unless a hook declined it, which may say anything.
+        if _MOVED.search(said if "declined" in said else f"{said} {ran.err}"):
             return PreconditionFailed(f"{what} was refused, for the branch has moved: {said}")
         return PermanentError(f"{what} was refused: {said}; {ran.words}")
-    if code == 429 or (_NOT_SENT.search(ran.err) and not 400 <= code < 500 and not _DENIED.search(ran.err)):
+    # No hook runs in a rehearsal: what the remote says then is whether it lets the bot in.
+    told = ran.err if rehearsed else ran.own
+    status = _STATUS.search(told)
+    code = int(status.group(1)) if status else 0
+    if (said or _SENT.search(told)) and code not in _REFUSED:
+        if rehearsed:
+            return TemporaryError(f"{what} could not be rehearsed: {ran.words}")
+        return OutcomeUnknown(f"{what} was sent and not answered: {ran.words}")
+    if code in (408, 429) or (_NOT_SENT.search(told) and not 400 <= code < 500 and not _DENIED.search(told)):
         return TemporaryError(f"{what} came to nothing: {ran.words}")
-    if 400 <= code < 500 or _DENIED.search(ran.err) or _NO_REPOSITORY.search(ran.err):
+    if 400 <= code < 500 or _DENIED.search(told) or _NO_REPOSITORY.search(told):
         return PermanentError(f"{what} is not allowed to the bot: {ran.words}")
     if rehearsed:
         return TemporaryError(f"{what} could not be rehearsed: {ran.words}")

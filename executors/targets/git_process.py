@@ -48,10 +48,14 @@ class Ran:
     @property
     def words(self) -> str:
         """What it complained about, on one line: the remote's own words first where there are such."""
-        lines = [line.strip() for line in self.err.splitlines() if line.strip() and not line.startswith("hint:")]
-        remote = [line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")]
-        own = [line for line in lines if not line.startswith("remote:")]
+        remote = [line.removeprefix("remote:").strip() for line in _lines(self.err) if line.startswith("remote:")]
+        own = [line.strip() for line in self.own.splitlines() if line.strip() and not line.startswith("hint:")]
         return "; ".join([*(line for line in remote if line), *own])[:_MAX_WORDS] or f"exit code {self.code}"
+
+    @property
+    def own(self) -> str:
+        """What git and ssh of this machine complained about, without what the remote and its hooks said."""
+        return "\n".join(line for line in _lines(self.err) if not line.startswith("remote:"))
 
 
 class Git:
@@ -124,7 +128,8 @@ def _environment(
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
-        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+        # A connection shared with others would outlive the call, and break in the middle of it when they end it.
+        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oControlMaster=no -oControlPath=none",
         "GIT_ASKPASS": str(folder / "askpass"),
         "SRE_BOT_GIT_USERNAME": username,
         "SRE_BOT_GIT_TOKEN": token,
@@ -133,6 +138,11 @@ def _environment(
         "GIT_COMMITTER_NAME": name,
         "GIT_COMMITTER_EMAIL": address,
     }
+
+
+def _lines(said: str) -> list[str]:
+    """Parted as git does before it puts ``remote:`` before each: a hook's form feed begins no line of git's own."""
+    return re.split(r"[\r\n]+", said)
 
 
 def _quoted(path: str) -> str:

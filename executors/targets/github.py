@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +30,10 @@ _SHORT = 10
 _PAUSE_S = 0.25
 _CHECKS_S = 15.0
 """How long to wait before a pull request is looked at again whose checks still run."""
+_PASSES = re.compile(
+    r"required status checks?\b.*\b(expected|pending|in progress)|base branch was modified", re.IGNORECASE
+)
+"""What GitHub says of checks that it has not even begun, and while it takes in what was merged meanwhile."""
 
 MergePolicy = Literal["auto", "person"]
 
@@ -256,8 +261,8 @@ class GitHubTarget(Target):
             if error.status == HTTPStatus.CONFLICT:
                 raise PreconditionFailed(f"{pull.html_url} has changed, so it was not merged: {error.said}") from error
             running = await self._api.running_checks(repository.full_name, pull.head.sha)
-            if running:
-                waits = f"{pull.html_url} waits for {', '.join(running)}: {error.said}"
+            if running or _PASSES.search(error.said):
+                waits = f"{pull.html_url} waits for {', '.join(running) or 'GitHub'}: {error.said}"
                 raise TemporaryError(waits, retry_after_s=_CHECKS_S) from error
             raise PermanentError(
                 f"GitHub does not let the bot merge {pull.html_url}, which a person can: {error.said}"

@@ -20,6 +20,8 @@ from pipeline.domain.errors import OutcomeUnknown, PermanentError, SreBotError, 
 _T = TypeVar("_T")
 _SECONDARY_S = 60.0
 """How long GitHub asks to wait after a secondary limit that names no time."""
+_UNANSWERED = (408, 499)
+"""Somebody on the way gave up waiting: it may be carried out."""
 _ACCEPT = "application/vnd.github+json"
 
 
@@ -148,8 +150,8 @@ class GitHubApi:
         return (await self._read(f"/repos/{name}/git/ref/heads/{quote(branch)}", _Object)).object.sha
 
     async def log(self, name: str, head: str, count: int) -> tuple[LoggedCommit, ...]:
-        """The last ``count`` (at most 100) commits, newest first."""
-        path = f"/repos/{name}/commits?sha={head}&per_page={count}"
+        """The last ``count`` (at most 100) commits of a branch or commit, newest first."""
+        path = f"/repos/{name}/commits?sha={quote(head, safe='')}&per_page={count}"
         return tuple(one.logged() for one in await self._read(path, tuple[_Listed, ...]))
 
     async def commit(self, name: str, sha: str) -> GitCommit:
@@ -271,7 +273,7 @@ def _refusal(what: str, error: gidgethub.HTTPException, *, write: bool) -> SreBo
             )
         case HTTPStatus.NOT_FOUND:
             return Missing(f"GitHub finds nothing for {what}, or does not show it to the bot's token: {said}")
-        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _UNANSWERED:
             if write:
                 return OutcomeUnknown(f"{what} was sent to GitHub, which answered {status}: {said}")
             return TemporaryError(f"GitHub answered {status} to {what}: {said}")

@@ -13,7 +13,7 @@ from kubernetes.client import Configuration
 from kubernetes.config.config_exception import ConfigException
 from yaml import YAMLError
 
-from executors.targets.kubernetes_api import KubernetesApi, Right, Write
+from executors.targets.kubernetes_api import KubernetesApi, Missing, Right, Write
 from executors.targets.kubernetes_marks import finding, hold_fence, marks, placeholders
 from executors.targets.kubernetes_objects import KINDS, Autoscaler, Kind, Workload
 from executors.targets.kubernetes_reads import AUTOSCALERS, BUDGETS, RESOURCES, KubernetesReads
@@ -210,7 +210,7 @@ class KubernetesTarget(Target):
                 await self._is_a_pod_of_it(live.workload, instance)
             case _:
                 hold_fence(live.workload.metadata.annotations, intent, ref.describe())
-        await self._send(ref, write, live)
+        await self._send(ref, operation, write, live)
         return _said(live, operation)
 
     async def calls(self, ref: TargetRef, operation: Operation, generation: str) -> tuple[str, ...]:
@@ -241,7 +241,8 @@ class KubernetesTarget(Target):
         All others: the annotations are written together with the change, on the same object, so ours on it prove that
         it was applied. Without them it is NOT_APPLIED when the object has moved on and an earlier execution's
         annotations still stand: the server refuses our resourceVersion by now. If it has moved on and there are none,
-        or those of a later execution, ours may have stood there and been replaced: UNKNOWN. If it is unmoved,
+        or those of a later execution, ours may have stood there and been replaced: UNKNOWN. So it is with any but ours
+        on a Deployment that has moved on: ``kubectl rollout undo`` writes earlier ones back. If it is unmoved,
         NOT_APPLIED once no request can be under way any more.
 
         "Under way" ends when every sender has given up and the server had as long again. A sender or server stopped in
@@ -279,16 +280,26 @@ class KubernetesTarget(Target):
             case _:
                 raise not_offered("kubernetes", operation)
 
-    async def _send(self, ref: TargetRef, write: Write, live: _Live) -> None:
+    async def _send(self, ref: TargetRef, operation: Operation, write: Write, live: _Live) -> None:
         try:
             await self._api.write(write)
         except PreconditionFailed as error:
-            # Each change of its status raises the resourceVersion too, and in an incident they are many.
-            if write.method != "PATCH" or (await self._live(ref)).generation != live.generation:
-                raise
-            raise TemporaryError(
-                f"only the status of {ref.describe()} has changed: {error}", retry_after_s=1
-            ) from error
+            match operation:
+                case RestartInstance(instance=instance):
+                    # The server gives a conflict back, too, where many evictions compete for one budget.
+                    if isinstance(error, Missing) or await self._is_gone(ref, instance):
+                        raise
+                    unchanged = f"the pod {instance.name} stands as it was"
+                case _:
+                    # Each change of its status raises the resourceVersion too, and in an incident they are many.
+                    if (await self._live(ref)).generation != live.generation:
+                        raise
+                    unchanged = f"only the status of {ref.describe()} has changed"
+            raise TemporaryError(f"{unchanged}: {error}", retry_after_s=1) from error
+
+    async def _is_gone(self, ref: TargetRef, instance: InstanceRef) -> bool:
+        pod = await self._reads.pod(ref.namespace, instance.name)
+        return pod is None or pod.uid != instance.uid or pod.terminating
 
     async def _is_a_pod_of_it(self, workload: Workload, instance: InstanceRef) -> None:
         pods = [pod for pod in await self._reads.pods(workload) if not pod.terminating]
@@ -323,12 +334,11 @@ class KubernetesTarget(Target):
             return Finding.UNKNOWN
         match operation:
             case RestartInstance(instance=instance):
-                pod = await self._reads.pod(ref.namespace, instance.name)
-                gone = pod is None or pod.uid != instance.uid or pod.terminating
-                return Finding.APPLIED if gone else None
+                return Finding.APPLIED if await self._is_gone(ref, instance) else None
             case RolloutRestart() | ScaleTo() | RollBackTo():
                 moved = workload_moved(workload, intent.generation)
-                return finding(workload.metadata.annotations, intent, moved=moved)
+                is_deployment = workload.kind == "Deployment"
+                return finding(workload.metadata.annotations, intent, moved=moved, marks_come_back=is_deployment)
             case SetBounds():
                 autoscalers = await self._ruling(workload)
                 seen = autoscalers[0].metadata.annotations if len(autoscalers) == 1 else {}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal, TypeVar
 
 import urllib3.exceptions
 from kubernetes.client import ApiClient, ApiException, Configuration
+from kubernetes.config.config_exception import ConfigException
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
@@ -21,6 +25,7 @@ Verb = Literal["get", "list", "patch", "create"]
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_THREADS = 8
 _UNANSWERED = (0, HTTPStatus.REQUEST_TIMEOUT)
 """Statuses below 500 that leave open what became of a write; the client makes 0 of a TLS failure."""
 
@@ -69,7 +74,7 @@ class Write:
     body: Mapping[str, Any]
 
 
-class _Missing(PreconditionFailed):
+class Missing(PreconditionFailed):
     """404: there is no such object."""
 
 
@@ -105,10 +110,12 @@ class _Review(Foreign):
 
 
 class KubernetesApi:
-    """The official client in worker threads. Reads raise TemporaryError or PermanentError; writes as Target.apply says.
+    """The official client in threads of its own. Reads raise TemporaryError or PermanentError; writes as Target.apply
+    says.
 
-    ``timeout_s`` bounds connecting and each wait for bytes; twice that bounds a call as a whole, since a reply that
-    drips restarts the client's own clock with every byte. ``privileges``: the file that grants what is asked here.
+    ``timeout_s`` bounds connecting and each wait for bytes; twice that bounds a call as a whole, waiting for a thread
+    included, since a reply that drips restarts the client's own clock with every byte. What was given up before it was
+    sent is never sent. ``privileges``: the file that grants what is asked here.
     """
 
     def __init__(self, configuration: Configuration, *, timeout_s: float, privileges: str) -> None:
@@ -117,12 +124,13 @@ class KubernetesApi:
         self._client = ApiClient(configuration)
         self._timeout_s = timeout_s
         self._privileges = privileges
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kubernetes")
 
     async def read(self, right: Right, path: str, answer: type[_M]) -> _M | None:
         """None when there is no such object."""
         try:
             return _understood(right, answer, await self._call(right, "GET", path))
-        except _Missing:
+        except Missing:
             return None
 
     async def read_all(self, right: Right, path: str, answer: type[_M], *, selector: str = "") -> _M:
@@ -166,6 +174,8 @@ class KubernetesApi:
         return RightCheck(str(right), verdict.allowed, verdict.reason or verdict.evaluation_error)
 
     def close(self) -> None:
+        """Lets go of threads and connections; calls under way end by themselves. Can be called more than once."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.rest_client.close()
 
     async def _call(
@@ -179,18 +189,31 @@ class KubernetesApi:
         body: Mapping[str, Any] | None = None,
     ) -> bytes:
         headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
+        call = _Call()
+        request = partial(self._request, call, method, path, dict(query or {}), headers, body)
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                return await asyncio.to_thread(self._request, method, path, dict(query or {}), headers, body)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, request)
         except ApiException as error:
             raise _refusal(right, error, self._privileges) from error
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise TemporaryError(f"the Kubernetes API server cannot be reached, nothing was sent: {error}") from error
-        except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-            raise _no_answer(right, f"{type(error).__name__}: {error}") from error
+        except (urllib3.exceptions.HTTPError, ConfigException, OSError) as error:  # a time-out is an OSError
+            why = f"{type(error).__name__}: {error}"
+            if not call.give_up():  # no thread was free in time, or the bot's token could not be read
+                raise TemporaryError(f"nothing was sent to {right}: {why}") from error
+            raise _no_answer(right, why) from error
+        finally:
+            call.give_up()
 
     def _request(
-        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: Mapping[str, Any] | None
+        self,
+        call: _Call,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        headers: dict[str, str],
+        body: Mapping[str, Any] | None,
     ) -> bytes:
         request = self._client.param_serialize(
             method,
@@ -200,11 +223,34 @@ class KubernetesApi:
             body=body,
             auth_settings=["BearerToken"],
         )
+        call.send()
         response = self._client.call_api(*request, _request_timeout=self._timeout_s)
         data: bytes = response.read()  # type: ignore[no-untyped-call]
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise ApiException.from_response(http_resp=response, body=None, data=None)
         return data
+
+
+class _Call:
+    """One call on its way. Whether it was sent decides what is known when no answer comes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent = False
+        self._given_up = False
+
+    def send(self) -> None:
+        """Raises TemporaryError when nobody waits for it any more."""
+        with self._lock:
+            if self._given_up:
+                raise TemporaryError("given up before it was sent")
+            self._sent = True
+
+    def give_up(self) -> bool:
+        """From now on it may not be sent. Whether it was already."""
+        with self._lock:
+            self._given_up = True
+            return self._sent
 
 
 def _understood(right: Right, answer: type[_M], data: bytes) -> _M:
@@ -234,7 +280,7 @@ def _refusal(right: Right, error: ApiException, privileges: str) -> SreBotError:
                 f"the bot's account may not {right}; executors/targets/{privileges} grants it: {message}"
             )
         case HTTPStatus.NOT_FOUND:
-            return _Missing(f"Kubernetes finds nothing to {right}: {message}")
+            return Missing(f"Kubernetes finds nothing to {right}: {message}")
         case HTTPStatus.CONFLICT:
             return PreconditionFailed(f"Kubernetes refused to {right}: {message}")
         case HTTPStatus.TOO_MANY_REQUESTS:

@@ -39,18 +39,22 @@ def hold_fence(seen: Mapping[str, str], intent: Intent, what: str) -> None:
         raise PreconditionFailed(f"{what} bears fence {seen[_FENCE]}, we hold {intent.fence}")
 
 
-def finding(seen: Mapping[str, str], intent: Intent, *, moved: bool) -> Finding | None:
+def finding(seen: Mapping[str, str], intent: Intent, *, moved: bool, marks_come_back: bool = False) -> Finding | None:
     """What an object's annotations prove. ``moved``: it is no more at the generation that the write was bound to.
+    ``marks_come_back``: annotations that stood on it before may be written back, as on a Deployment, whose controller
+    copies them to its ReplicaSets and whose ``kubectl rollout undo`` puts those of an old one in place of what stands.
 
     Ours on it: applied. An earlier execution's on one that has moved: not applied, and the server refuses our
-    resourceVersion by now. None, or those of a later one, on one that has moved: ours may have stood there and been
-    replaced. None where it could still land.
+    resourceVersion by now; unless marks come back, for then ours may have stood there in between. None, or those of a
+    later one, on one that has moved: ours may have stood there and been replaced. None where it could still land.
     """
     ours = marks(intent)
     if all(seen.get(mark) == ours[mark] for mark in (_EXECUTION, _STEP, _GENERATION)):
         return Finding.APPLIED
     if not moved:
         return None
+    if marks_come_back:
+        return Finding.UNKNOWN
     return Finding.NOT_APPLIED if 0 < _number(seen.get(_EXECUTION)) < intent.execution_id else Finding.UNKNOWN
 
 

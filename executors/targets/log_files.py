@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +42,7 @@ from executors.targets.log_truncation_folder import (
     refusal,
 )
 from executors.targets.offers import not_offered
+from executors.targets.own_threads import OwnThreads
 from pipeline.domain.action import Action, LogFile, LogPath, ManualAction, Operation, TruncateAction, TruncateLog
 from pipeline.domain.action_words import in_mib
 from pipeline.domain.capability import Declaration, Offer, RightCheck
@@ -84,6 +85,7 @@ class LogFilesTarget(Target):
         self._folders = {name: LogFolder(name, _usable(name, folder), copies) for name, folder in folders.items()}
         self._copies = None if copies is None else _made(copies)
         self._timeout_s = timeout_s
+        self._threads = OwnThreads("log_files")
 
     @property
     def platform(self) -> str:
@@ -109,8 +111,8 @@ class LogFilesTarget(Target):
         file = _file(operation)
         permit = Permit(self._timeout_s)
         try:
-            async with asyncio.timeout(1.5 * self._timeout_s):
-                return await asyncio.to_thread(self._truncate, ref, file, intent, permit)
+            truncate = partial(self._truncate, ref, file, intent, permit)
+            return await self._threads.run(truncate, within_s=1.5 * self._timeout_s)
         except TimeoutError as error:
             if permit.withdraw():
                 raise TemporaryError(f"copying {file.path} took too long: nothing was emptied") from error
@@ -169,13 +171,12 @@ class LogFilesTarget(Target):
                 raise not_offered("log_files", action)
 
     async def close(self) -> None:
-        return None
+        self._threads.close()
 
     async def _aside(self, call: Callable[[], _T]) -> _T:
         """In a thread. Raises TemporaryError when the file system does not answer in time, or as ``refusal`` says."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asyncio.to_thread(call)
+            return await self._threads.run(call, within_s=self._timeout_s)
         except TimeoutError as error:
             raise TemporaryError(f"the log folders did not answer within {self._timeout_s:g} s") from error
         except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from kubernetes.client import Configuration
+from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream.ws_client import (
     ERROR_CHANNEL,
     STDERR_CHANNEL,
@@ -22,7 +22,7 @@ from kubernetes.stream.ws_client import (
     get_websocket_url,
 )
 from pydantic import BaseModel, ConfigDict, ValidationError
-from websocket import WebSocketAddressException, WebSocketBadStatusException, WebSocketException
+from websocket import WebSocketBadStatusException, WebSocketException
 
 from pipeline.domain.errors import OutcomeUnknown, PermanentError, PreconditionFailed, SreBotError, TemporaryError
 
@@ -31,6 +31,12 @@ LOADER = 's=$(head -c "$1"); [ ${#s} = "$1" ] || exit 42; shift; eval "$s"'
 """The script comes by stdin, for many a proxy takes no URL of 8 kB; half of it is never run."""
 _NO_SHELL = ("executable file not found", "no such file or directory")
 _NO_SUCH_COMMAND = (126, 127)
+_NOT_REACHED = (
+    "Internal error occurred: unable to upgrade connection: ",
+    "Internal error occurred: error sending request: ",
+)
+"""How an API server that takes v5 itself (by default since 1.30) begins when the kubelet did not take the command: the
+websocket is open by then, and nothing of what came over it was passed on."""
 _MOST_OUTPUT_BYTES = 1 << 20
 _LOOK_UP_S = 0.2
 """How often a waiting thread sees whether anybody still wants the answer."""
@@ -90,12 +96,15 @@ class PodExec:
         """
         text = script.strip("\n").encode("ascii")
         url = self._url(namespace, pod, container, ("sh", "-c", LOADER, "sre-bot", str(len(text)), *arguments))
-        call = _Call(self._configuration, url, self._headers(), text)
+        call = _Call(self._configuration, url, text)
         threading.Thread(target=call.run, daemon=True, name=f"exec {namespace}/{pod}").start()
         try:
             async with asyncio.timeout(self._timeout_s + more_s):
                 outcome = await asyncio.wrap_future(call.outcome)
         except TimeoutError as error:
+            call.given_up.set()  # before the look: one that opens after it sends nothing any more
+            if not call.opened:
+                raise TemporaryError(f"exec in {namespace}/{pod} was not opened in time, nothing ran") from error
             raise OutcomeUnknown(f"the script in {namespace}/{pod} gave no answer in time") from error
         finally:
             call.given_up.set()
@@ -116,35 +125,30 @@ class PodExec:
         url = get_websocket_url(f"{self._configuration.host}{path}?{urlencode(query)}")  # type: ignore[no-untyped-call]
         return str(url)
 
-    def _headers(self) -> dict[str, str]:
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        return {"authorization": str(token)} if token else {}
-
 
 class _Call:
     """One command over one websocket, in a thread of its own: the SDK cannot be told how long to wait for a handshake,
     and a thread that waits for ever must not keep the bot from ending."""
 
-    def __init__(self, configuration: Configuration, url: str, headers: dict[str, str], text: bytes) -> None:
+    def __init__(self, configuration: Configuration, url: str, text: bytes) -> None:
         self.outcome: Future[Ran | Exception] = Future()
         self.opened = False
         self.given_up = threading.Event()
         self._configuration = configuration
         self._url = url
-        self._headers = headers
         self._text = text
 
     def run(self) -> None:
         try:
             found: Ran | Exception = self._talk()
-        except (WebSocketException, OSError, ValueError, PermanentError) as error:
+        except (WebSocketException, OSError, ValueError, ConfigException, SreBotError) as error:
             found = error
         if self.outcome.set_running_or_notify_cancel():
             self.outcome.set_result(found)
 
     def _talk(self) -> Ran:
         client: Any = WSClient(  # type: ignore[no-untyped-call]
-            self._configuration, self._url, self._headers, capture_all=False, binary=True
+            self._configuration, self._url, self._headers(), capture_all=False, binary=True
         )
         self.opened = True
         try:
@@ -160,10 +164,18 @@ class _Call:
             client.sock.shutdown()
         return _ran(ended, out.decode(errors="replace"), err.decode(errors="replace"))
 
+    def _headers(self) -> dict[str, str]:
+        """Asks for the token, which may run a program of the kubeconfig's, for as long as that takes."""
+        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        return {"authorization": str(token)} if token else {}
+
 
 def _ran(ended: bytes, out: str, err: str) -> Ran:
-    """Raises PermanentError when there is no shell to run it, ValueError when the end was not told."""
+    """Raises PermanentError when there is no shell to run it, TemporaryError when nothing was run, ValueError when the
+    end was not told."""
     status = _Status.model_validate_json(ended)
+    if status.message.startswith(_NOT_REACHED):
+        raise TemporaryError(f"nothing ran: {status.message}")
     code = status.exit_status
     if code in _NO_SUCH_COMMAND or (code is None and any(words in status.message for words in _NO_SHELL)):
         raise PermanentError(f"the container has no shell that could do it: {err.strip() or status.message}")
@@ -177,12 +189,15 @@ def _refusal(namespace: str, pod: str, error: Exception, *, opened: bool) -> Sre
     match error:
         case PermanentError():
             return PermanentError(f"{where}: {error}")
+        case TemporaryError():
+            return TemporaryError(f"{where}: {error}")
         case WebSocketBadStatusException():
             body = (error.resp_body or b"").decode(errors="replace")
             right = f"get and create pods/exec in namespace {namespace}"
             return _http_refusal(right, error.status_code, body, error.resp_headers or {})
-        case ConnectionRefusedError() | WebSocketAddressException() | ssl.SSLError() if not opened:
-            return TemporaryError(f"the Kubernetes API server cannot be reached, nothing was sent: {error}")
+        case _ if not opened:
+            why = str(error) or type(error).__name__
+            return TemporaryError(f"exec in {where} could not be opened, nothing ran: {why}")
         case _:
             return OutcomeUnknown(f"the command in {where} was sent and not answered: {error or type(error).__name__}")
 
@@ -204,6 +219,7 @@ def _http_refusal(right: str, status: int, body: str, headers: Mapping[str, str]
             wait_s = float(wait) if wait.isdecimal() else None
             return TemporaryError(f"Kubernetes refused to {right} for now: {message}", retry_after_s=wait_s)
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == 0:
-            return OutcomeUnknown(f"Kubernetes answered {status} to {right}: {message}")
+            # Nothing ran: the script is sent once the websocket is open. So answers a container that is not running.
+            return TemporaryError(f"Kubernetes answered {status} to {right}, nothing ran: {message}")
         case _:
             return PermanentError(f"Kubernetes refused to {right} ({status}): {message}")

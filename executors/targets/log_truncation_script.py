@@ -200,6 +200,7 @@ forced "$journal"
 go_on
 before=$(stat -L -c '%b %B' "$log")
 last=$(stat -L -c %s "$log")
+trap '' HUP INT TERM
 ( : > "$log" ) || stop 41 "$file cannot be emptied"
 kept=$copy
 copy=
@@ -212,7 +213,8 @@ echo "emptied $before $after $(stat -c '%b %B' "$kept") $begin $reaches $last $w
 )
 """Arguments as of LOOK, then fence, time stamp, seconds for the copying, seconds until it may take effect.
 
-Everything is done through one descriptor, so on one inode, whatever becomes of the name. Prints ``emptied`` and: blocks
+Everything is done through one descriptor, so on one inode, whatever becomes of the name. From the emptying on signals
+are ignored: 42 would deny it. Prints ``emptied`` and: blocks
 and their size of the log before and after and of the copy, the bytes from and up to which there is a copy, the size in
 the end, why not all was kept (all, room, time, gzip), a process that does not append (or -), whether the copy is on the
 same disk, and where. Copy and record lie beside the log, or in /tmp where there is no room for them and more there.

@@ -20,7 +20,16 @@ from executors.targets.log_truncation import MOST_LISTED, is_log, is_of, verdict
 from executors.targets.log_truncation_exec import PodExec
 from executors.targets.log_truncation_script import LIST, LOOK, TRUNCATE, Seen, inode_of, refused, seen, told
 from executors.targets.offers import not_offered
-from pipeline.domain.action import Action, LogFile, LogPath, ManualAction, Operation, TruncateAction, TruncateLog
+from pipeline.domain.action import (
+    Action,
+    ActionKind,
+    LogFile,
+    LogPath,
+    ManualAction,
+    Operation,
+    TruncateAction,
+    TruncateLog,
+)
 from pipeline.domain.capability import Declaration, Offer, RightCheck
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import (
@@ -130,15 +139,21 @@ class PodLogsTarget(Target):
         pods = [pod for pod in await self._reads.pods(workload) if pod.live][:_MOST_PODS]
         turns = asyncio.Semaphore(_AT_ONCE)
         listed = await asyncio.gather(*(self._listed(ref, pod, turns) for pod in pods))
-        files = sorted((file for one in listed if not isinstance(one, str) for file in one), key=_largest_first)
-        reasons = [one for one in listed if isinstance(one, str)]
+        files = sorted((file for one in listed if isinstance(one, list) for file in one), key=_largest_first)
+        reasons = [one for one in listed if not isinstance(one, list)]
+        refuses: dict[ActionKind, str] = {}
+        if len(reasons) == len(pods):
+            for reason in reasons:
+                if isinstance(reason, TemporaryError):
+                    raise reason
+            refuses["truncate"] = "; ".join(map(str, reasons[:3])) or "it has no pod"
         return TargetState(
             ref=ref,
             generation=str(workload.metadata.generation),
             replicas=workload.replicas,
             instances=tuple(InstanceState(pod.name, pod.uid, pod.ready) for pod in pods),
             files=tuple(files[:MOST_LISTED]),
-            refuses={} if len(reasons) < len(pods) else {"truncate": "; ".join(reasons[:3]) or "it has no pod"},
+            refuses=refuses,
         )
 
     async def apply(self, ref: TargetRef, operation: Operation, intent: Intent) -> str:
@@ -240,18 +255,20 @@ class PodLogsTarget(Target):
             raise PreconditionFailed(f"the pod {ref.namespace}/{file.instance} is another one than was planned")
         return found.spec.containers[0].name
 
-    async def _listed(self, ref: TargetRef, pod: Pod, turns: asyncio.Semaphore) -> list[LogFile] | str:
-        """The logs in a pod, or why they cannot be listed. Raises TemporaryError."""
+    async def _listed(
+        self, ref: TargetRef, pod: Pod, turns: asyncio.Semaphore
+    ) -> list[LogFile] | PermanentError | TemporaryError:
+        """The logs in a pod, or why they cannot be listed, which keeps nobody from those of the other pods."""
         async with turns:
             try:
                 container = (await self._containers(ref.namespace, pod.name)).spec.containers[0].name
                 ran = await self._exec.run(ref.namespace, pod.name, container, LIST, self._paths)
-            except PermanentError as error:
-                return str(error)
+            except (PermanentError, TemporaryError) as error:
+                return error
             except OutcomeUnknown as error:  # a question can be asked again
-                raise TemporaryError(str(error)) from error
+                return TemporaryError(str(error))
         if ran.status != 0:
-            return f"{pod.name}: {ran.err}"
+            return PermanentError(f"{pod.name}: {ran.err}")
         return [file for line in ran.out.splitlines() if (file := self._in_list(pod, line)) is not None]
 
     def _in_list(self, pod: Pod, line: str) -> LogFile | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.domain.action import RestartAction
+from pipeline.domain.action import BoundsAction, RestartAction
 from pipeline.domain.ids import IncidentId, PlanId, SlackUserId
 from pipeline.domain.plan import Plan, TargetState
 from pipeline.domain.severity import Severity
@@ -162,7 +162,8 @@ def what_changed(plan: Plan, observed: TargetState) -> tuple[str, ...]:
     if plan.target is None or observed.ref.uid != plan.target.uid:
         return ("the workload was recreated",)
     found = []
-    if observed.replicas != plan.replicas_before:
+    # Where an autoscaler rules, their number is its own matter.
+    if observed.replicas != plan.replicas_before and not isinstance(plan.action, BoundsAction):
         found.append(f"replicas {plan.replicas_before} → {observed.replicas}")
     if plan.target_revision and observed.revision != plan.target_revision:
         found.append(f"revision {plan.target_revision} → {observed.revision or 'unknown'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import assert_never
 
 from pipeline.domain.catalogue import Role
@@ -12,6 +13,8 @@ from pipeline.domain.facts import Facts
 from pipeline.domain.plan import TargetRef
 from pipeline.domain.sites import Sites
 
+LATE = timedelta(seconds=60)
+"""Measured over a window, and by another clock than the change's."""
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ANY_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _NO_COMMIT = "git log -5 --stat && git revert --no-edit <the change before the errors began>"
@@ -19,8 +22,16 @@ _NO_COMMIT = "git log -5 --stat && git revert --no-edit <the change before the e
 
 def newest_commit(facts: Facts) -> ChangeEvent | None:
     """The last commit of the configuration since shortly before the trouble, by its whole name; none of the bot's."""
-    commits = [one for one in facts.recent_changes if one.kind is ChangeKind.CONFIGURATION and one.author != OURS]
+    commits = [one for one in before_the_trouble(facts) if one.kind is ChangeKind.CONFIGURATION and one.author != OURS]
     return commits[-1] if commits and _COMMIT.fullmatch(commits[-1].revision) else None
+
+
+def before_the_trouble(facts: Facts) -> tuple[ChangeEvent, ...]:
+    """Changes that may have brought it, oldest first: a symptom may be dated a little before what brought it."""
+    if facts.began is None:
+        return facts.recent_changes
+    latest = facts.began + LATE
+    return tuple(one for one in facts.recent_changes if one.at <= latest)
 
 
 def manual_command(diagnosis: Diagnosis, facts: Facts, sites: Sites) -> str:
@@ -85,7 +96,7 @@ def _more(ref: TargetRef | None, name: str) -> str:
 
 
 def _before_the_change(facts: Facts, ref: TargetRef | None) -> str:
-    commits = [one.revision for one in facts.recent_changes if one.kind is ChangeKind.CONFIGURATION]
+    commits = [one.revision for one in before_the_trouble(facts) if one.kind is ChangeKind.CONFIGURATION]
     if not commits:
         match ref.platform if ref else "":
             case "kubernetes":

@@ -16,6 +16,9 @@ from pipeline.domain.ids import ExecutionId, IncidentId, PlanId
 from pipeline.domain.lifecycle import ExecutionState
 from pipeline.domain.plan import TargetRef, TargetState
 
+NOT_SETTLED = "not settled after"
+"""In the detail of a step that was waited for in vain, before how long."""
+
 
 class StepState(StrEnum):
     """``dispatched`` stands before the call; only the target can say what came of it."""
@@ -108,6 +111,11 @@ class Execution:
     @property
     def physical_changes(self) -> int:
         return sum(step.state is StepState.APPLIED for step in self.steps)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a step stands that the platform had not carried out to the end when its time was over."""
+        return any(NOT_SETTLED in step.detail for step in self.steps)
 
     @property
     def pending(self) -> tuple[Step, ...]:

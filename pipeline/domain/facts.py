@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pipeline.domain.action import ActionKind
 from pipeline.domain.changes import ChangeEvent
@@ -19,7 +20,7 @@ class Facts:
     minute. ``slow_callees``: services below this one whose latency breaches too. ``recent_changes``: of the service
     itself since an hour before the trouble, oldest first. ``recovered``: every series of the incident's anomalies was
     measured just now and is back inside its bound. ``in_vain``: kinds of action that were carried out for this very
-    incident and did not help.
+    incident and did not help. ``began``: when the first anomaly did; what was changed later is no cause of it.
     """
 
     traffic_ratio: float | None = None
@@ -32,3 +33,4 @@ class Facts:
     recent_changes: tuple[ChangeEvent, ...] = ()
     recovered: bool = False
     in_vain: tuple[ActionKind, ...] = ()
+    began: datetime | None = None

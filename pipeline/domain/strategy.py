@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from pipeline.domain.action import (
+    MAX_CONCURRENCY,
     MAX_FILES,
     MAX_REPLICAS,
     MAX_RESTARTS,
@@ -33,7 +34,7 @@ from pipeline.domain.action import (
     is_reversible,
 )
 from pipeline.domain.action_words import describe_action
-from pipeline.domain.by_hand import manual_command, newest_commit
+from pipeline.domain.by_hand import before_the_trouble, manual_command, newest_commit
 from pipeline.domain.catalogue import Role
 from pipeline.domain.changes import ChangeKind
 from pipeline.domain.diagnosis import Category, Diagnosis
@@ -264,7 +265,7 @@ def _concurrency(case: _Case, site: Site) -> TargetAction | str:
 
     def more(number: int) -> int:
         wanted = case.number or max(math.ceil(number * _load(case.facts)), number + 1)
-        return min(max(wanted, number), int(number * MAX_SCALE_FACTOR))
+        return min(max(wanted, number), int(number * MAX_SCALE_FACTOR), MAX_CONCURRENCY)
 
     if now.provisioned is not None:
         most = now.reserved if now.reserved is not None else MAX_REPLICAS * 100
@@ -289,12 +290,15 @@ def _revert(case: _Case, site: Site) -> TargetAction | str:
 
 
 def _last_was_deployed(facts: Facts) -> bool:
-    kinds = [one.kind for one in facts.recent_changes if one.kind is not ChangeKind.SCALING]
+    kinds = [one.kind for one in before_the_trouble(facts) if one.kind is not ChangeKind.SCALING]
     return bool(kinds) and kinds[-1] is ChangeKind.DEPLOYMENT
 
 
 def _roll_back(case: _Case, site: Site) -> TargetAction | str:
-    del case
+    """Only of what was changed: an earlier revision of what was not would be another change, and an old one."""
+    own = {ChangeKind.DEPLOYMENT} if site.role is Role.WORKLOAD else {ChangeKind.DEPLOYMENT, ChangeKind.CONFIGURATION}
+    if not any(one.kind in own for one in before_the_trouble(case.facts)):
+        return f"nothing of its {site.role.value} was rolled out shortly before the trouble"
     state = site.state
     if state is None or not state.rollout or not state.revisions:
         return "there is no earlier revision to go back to"

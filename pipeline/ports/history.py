@@ -34,7 +34,8 @@ class ActionHistory:
     """What was done to one target, and at once elsewhere; ``at`` is the database's clock.
 
     An action counts when a call went out, whatever came of it, or while it may still go out. ``last_*_s_ago``: seconds
-    since its last call; None: never. ``readings``: oldest first, of the last few hours.
+    since its last call; None: never. ``last_hour`` counts no rollbacks, which end what is counted. ``readings``: oldest
+    first, of the last few hours.
     """
 
     at: datetime

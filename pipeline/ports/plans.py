@@ -49,6 +49,10 @@ class PlanStore(Protocol):
         """False when the plan is not in ``from_`` any more."""
         ...
 
+    async def reconsider(self, plan_id: PlanId) -> bool:
+        """Notes that what came of a plan is looked at again; False when that was noted before."""
+        ...
+
     async def expired(self) -> Sequence[Plan]:
         """Proposed plans past their expiry by the database's clock."""
         ...

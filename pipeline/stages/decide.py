@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from executors.guardrails.gate import decide
 from executors.guardrails.inputs import read_facts
@@ -37,6 +37,9 @@ from pipeline.stages.settings import LoopSettings
 
 CLICK_OBSERVE_S = 1.5
 """What reading the target may take of the 3 s that Slack gives a click."""
+LATE_OBSERVE_S = 20.0
+"""What it may take in all when the click was noted first: a repository is fetched, or every pod is looked into."""
+Noted = Callable[[], Awaitable[object]]
 
 _MOVED_ON = "the incident moved on in this very moment, look at the card"
 _GONE = ("the workload was recreated or deleted",)
@@ -79,14 +82,18 @@ class Decider:
         rules = self.rules()
         return choose_rule(rules, self._catalogue.current()[incident.service].tier, incident.severity)
 
-    async def approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
-        """Counts ``user``'s approval; with enough of them the execution stands ready when this returns."""
+    async def approve(self, plan_id: PlanId, user: SlackUserId, *, noted: Noted | None = None) -> DecisionResult:
+        """Counts ``user``'s approval; with enough of them the execution stands ready when this returns.
+
+        ``noted`` is called where the target takes longer to read than a click may wait, once it stands in the trail
+        that ``user`` pressed: the answer comes later then.
+        """
         try:
-            return await self._approve(plan_id, user)
+            return await self._approve(plan_id, user, noted)
         except _Taken as taken:
             return DecisionResult(DecisionOutcome.ALREADY_DECIDED, f"Too late: {taken}.")
 
-    async def _approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
+    async def _approve(self, plan_id: PlanId, user: SlackUserId, noted: Noted | None) -> DecisionResult:
         async with self._store.begin() as uow:
             plan, incident, refusal = await self._open_plan(uow, plan_id)
         if plan is None or incident is None:
@@ -94,7 +101,7 @@ class Decider:
         assert plan.target is not None
         target = self._targets.for_platform(plan.target.platform)
         try:
-            observed, gone = await _observe_in_time(target, plan.target), False
+            observed, gone = await self._observed(target, plan, plan.target, user, noted), False
         except PreconditionFailed:
             observed, gone = None, True
         async with self._store.begin() as uow:
@@ -154,6 +161,27 @@ class Decider:
                 notices=[line(f"✅ approved by <@{user}>: {describe_action(plan.action)}")],
             )
         return DecisionResult(DecisionOutcome.ACCEPTED, "Approved; it is being carried out.")
+
+    async def _observed(
+        self, target: Target, plan: Plan, ref: TargetRef, user: SlackUserId, noted: Noted | None
+    ) -> TargetState | None:
+        """The target's state, or None when it cannot be read. Raises PreconditionFailed (gone)."""
+        reading = asyncio.ensure_future(target.observe(ref))
+        try:
+            done, _ = await asyncio.wait({reading}, timeout=CLICK_OBSERVE_S)
+            if not done and noted is not None:
+                async with self._store.begin() as uow:
+                    said = f"{user} pressed Approve; the target is still being read"
+                    await record(uow, plan.incident_id, entries=[TraceEntry(TraceKind.NOTE, said, {"plan": plan.id})])
+                await noted()
+                done, _ = await asyncio.wait({reading}, timeout=LATE_OBSERVE_S)
+            return reading.result() if done else None
+        except PreconditionFailed:
+            raise
+        except (TemporaryError, PermanentError):
+            return None
+        finally:
+            reading.cancel()
 
     async def reject(self, plan_id: PlanId, user: SlackUserId, reason: str) -> DecisionResult:
         """Takes the plan off the table; the incident waits for a person."""
@@ -316,17 +344,6 @@ async def _advance(
     """As ``advance``; rolls the decision back when somebody else moved the incident first."""
     if await advance(uow, incident, to, outcome=outcome, entries=entries, notices=notices) is None:
         raise _Taken(_MOVED_ON)
-
-
-async def _observe_in_time(target: Target, ref: TargetRef) -> TargetState | None:
-    """The target's state, or None: a click has to be answered within Slack's 3 s. Raises PreconditionFailed (gone)."""
-    try:
-        async with asyncio.timeout(CLICK_OBSERVE_S):
-            return await target.observe(ref)
-    except PreconditionFailed:
-        raise
-    except (TimeoutError, TemporaryError, PermanentError):
-        return None
 
 
 class _Taken(Exception):

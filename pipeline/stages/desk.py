@@ -27,7 +27,7 @@ from pipeline.ports.targets import Targets
 from pipeline.ports.trail import SYSTEM
 from pipeline.stages.advance import advance, line, record, supersede, tell_pager
 from pipeline.stages.answer import Answerer
-from pipeline.stages.decide import Decider
+from pipeline.stages.decide import Decider, Noted
 from pipeline.stages.detect import Detector
 from pipeline.stages.diagnose import Authors
 from pipeline.stages.dry_run import by_hand, dry_run
@@ -172,9 +172,9 @@ class Desk:
         """Who may approve what, now: the first that covers a case counts."""
         return self._decider.rules()
 
-    async def approve(self, plan_id: PlanId, user: SlackUserId) -> DecisionResult:
-        """Committed when it returns."""
-        return await self._decider.approve(plan_id, user)
+    async def approve(self, plan_id: PlanId, user: SlackUserId, *, noted: Noted | None = None) -> DecisionResult:
+        """Committed when it returns; ``noted`` is called before that where it takes longer than a click may wait."""
+        return await self._decider.approve(plan_id, user, noted=noted)
 
     async def reject(self, plan_id: PlanId, user: SlackUserId, reason: str) -> DecisionResult:
         """Committed when it returns."""

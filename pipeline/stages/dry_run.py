@@ -75,7 +75,10 @@ def by_hand(plan: Plan | None, targets: Targets) -> str:
         return plan.action.command
     if plan.target is None:
         return ""
-    return targets.for_platform(plan.target.platform).command(plan.target, plan.action)
+    try:
+        return targets.for_platform(plan.target.platform).command(plan.target, plan.action)
+    except PermanentError:
+        return ""  # the platform is not set up any more
 
 
 async def _steps(target: Target, ref: TargetRef, action: TargetAction, generation: str) -> list[str]:

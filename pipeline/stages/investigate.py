@@ -132,7 +132,7 @@ class Investigator:
         entries.append(_call("judge", f"{len(seen.window)} series", (time.monotonic() - started) * 1000, "ok"))
         blind = [f"{one.source} gave nothing: {'; '.join(one.failures)}" for one in seen.health if one.failures]
         facts = self._facts(service, anomalies, seen, judged, target, judge)
-        facts = replace(facts, in_vain=tuple(in_vain))
+        facts = replace(facts, in_vain=tuple(in_vain), began=began if anomalies else None)
         services = {key.service for key in bank} | {service, *others}
         more = Reads(self._ports, judge, services, graph=seen.graph, about=service)
         tools = IncidentTools(more, notes.ledger, self._limits)

@@ -70,12 +70,12 @@ class Proposer:
             incident.service, dossier.target, dossier.target_problem, diagnosis.suspect_instances
         )
         ways = options(diagnosis, dossier.facts, sites, in_vain=dossier.facts.in_vain)
-        chosen, action = ways[0], ways[0].action
         async with self._store.begin() as uow:
             if dossier.target is not None:
                 await uow.history.saw(dossier.target.ref.uid, dossier.target.replicas)
-            guardrails = await self._gate(uow, incident, diagnosis, chosen)
-            plan = await uow.plans.propose(self.draft(incident, chosen, ways[1:]), guardrails)
+            chosen, guardrails = await self._choose(uow, incident, diagnosis, ways)
+            action, others = chosen.action, [one for one in ways if one is not chosen]
+            plan = await uow.plans.propose(self.draft(incident, chosen, others), guardrails)
             await uow.incidents.save_diagnosis(incident.id, diagnosis, evidence, passages)
             entries = [*entries, *planned(plan, guardrails)]
             why_not = await self._why_not_offered(uow, diagnosis, action, guardrails)
@@ -93,6 +93,20 @@ class Proposer:
             )
             if moved is None:
                 raise _Moved
+
+    async def _choose(
+        self, uow: UnitOfWork, incident: Incident, diagnosis: Diagnosis, ways: Sequence[Option]
+    ) -> tuple[Option, GuardrailResult]:
+        """The best way that the guardrails allow; where they allow none, the best with what they say of it."""
+        first: tuple[Option, GuardrailResult] | None = None
+        for way in ways:
+            if isinstance(way.action, ManualAction):
+                break
+            guardrails = await self._gate(uow, incident, diagnosis, way)
+            if guardrails.allowed:
+                return way, guardrails
+            first = first or (way, guardrails)
+        return first or (ways[-1], GuardrailResult())
 
     def draft(
         self, incident: Incident, chosen: Option, others: Sequence[Option], *, effect: str = "", requested_by: str = ""

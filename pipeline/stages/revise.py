@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from executors.guardrails.gate import decide
-from executors.guardrails.inputs import observe_or_none, read_facts
+from executors.guardrails.inputs import read_facts
 from pipeline.domain.action import MAX_RESTARTS, InstanceRef, ManualAction, RestartAction, ScaleAction, TargetAction
 from pipeline.domain.action_words import describe_action
 from pipeline.domain.catalogue import Catalogue, Role
@@ -155,7 +155,7 @@ class Reviser:
         if _says_it(wanted):
             site = sites.get(Role.WORKLOAD)
             if site is None or site.state is None:
-                raise TemporaryError("the target cannot be read now")
+                raise TemporaryError(f"the target cannot be read now: {problem}")
             if why := site.why_not(wanted.action):
                 raise PermanentError(why)
             action = _named(wanted, site.state)
@@ -163,7 +163,9 @@ class Reviser:
             return Option(action, site.state, effect, risk_of(action, site.state))
         async with self._store.begin() as uow:
             changes = await uow.telemetry.changes(incident.opened_at - timedelta(seconds=BEFORE_S))
-        facts = Facts(recent_changes=tuple(one for one in changes if one.service == incident.service))
+        facts = Facts(
+            recent_changes=tuple(one for one in changes if one.service == incident.service), began=case.lead.started_at
+        )
         number = wanted.replicas or _seen_number(case.plan, wanted)
         ways = options(diagnosis, facts, sites, number=number)
         found = next((one for one in ways if _is(one, wanted, platform)), None)
@@ -177,9 +179,12 @@ class Reviser:
         address = self._catalogue[incident.service].target
         if address is None:
             return None, f"the catalogue names no target for {incident.service}"
-        target = self._targets.for_platform(address.platform)
-        observed = await observe_or_none(target, await target.resolve(address))
-        return observed, "" if observed is not None else "the target cannot be read now"
+        try:
+            target = self._targets.for_platform(address.platform)
+            return await target.observe(await target.resolve(address)), ""
+        except (TemporaryError, PermanentError) as error:
+            # Another of its targets may be what is wanted.
+            return None, str(error)
 
 
 def _says_it(wanted: Wanted) -> bool:

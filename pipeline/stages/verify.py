@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from pipeline.domain.action import CordonAction
 from pipeline.domain.execution import Execution
 from pipeline.domain.incident import Case, Incident, StoredAnomaly
 from pipeline.domain.lifecycle import ExecutionState, IncidentState
@@ -86,7 +87,9 @@ class Verifier:
     async def _next(self, uow: UnitOfWork, case: Case, verification: Verification) -> tuple[IncidentState, str]:
         said = verification.sentence()
         if verification.verdict is Verdict.RECOVERED:
-            return IncidentState.RESOLVED, f"recovered: {said}"
+            action = case.plan.action if case.plan is not None else None
+            left = "; its node stays cordoned until a person ends that" if isinstance(action, CordonAction) else ""
+            return IncidentState.RESOLVED, f"recovered: {said}{left}"
         if verification.verdict is Verdict.INCONCLUSIVE:
             return IncidentState.ESCALATED, f"cannot tell: {verification.reason}"
         if case.plan is not None and await self._order_rollback(uow, case.plan):

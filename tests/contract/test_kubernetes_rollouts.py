@@ -197,6 +197,8 @@ async def test_a_lost_change_of_bounds_is_proven_by_the_autoscaler_alone(place: 
     cluster.edit_annotations(hpa, {"sre-bot/execution": "8"})
     cluster.edit_spec(hpa, maxReplicas=9)
     assert await place.target.find(state.ref, wanted, intent) is Finding.UNKNOWN
+    cluster.edit_annotations(hpa, {"sre-bot/execution": "6"})
+    assert await place.target.find(state.ref, wanted, intent) is Finding.NOT_APPLIED, "nothing writes it back"
     cluster.remove(hpa)
     assert await place.target.find(state.ref, wanted, intent) is Finding.UNKNOWN
 

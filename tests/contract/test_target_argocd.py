@@ -16,7 +16,7 @@ from pipeline.domain.errors import (
     TemporaryError,
 )
 from pipeline.domain.execution import Finding
-from tests.argocd_server import FIRST, NEXT, SECOND
+from tests.argocd_server import ACCOUNT, FIRST, NEXT, SECOND
 from tests.contract.targets.places import BRIEF_S, as_soon_as_readable, intent_for, until
 from tests.contract.targets.stand_argocd import ArgoStand, open_argocd
 from tests.faults import Answer, Fault
@@ -65,10 +65,17 @@ async def test_argocd_waits_for_an_operation_under_way(on_argo: ArgoStand) -> No
     assert await target.find(ref, RollBackTo(revision="0"), intent) is Finding.UNKNOWN, "alice did, not we"
 
 
-async def test_argocd_tells_why_a_sync_failed(on_argo: ArgoStand) -> None:
+@pytest.mark.parametrize("major", [2, 3])
+@pytest.mark.parametrize("operation", [SyncTo(revision=NEXT), RollBackTo(revision="0")])
+async def test_argocd_tells_why_an_operation_failed(
+    on_argo: ArgoStand, operation: SyncTo | RollBackTo, major: int
+) -> None:
     server, target, ref = on_argo.server, on_argo.target, await on_argo.target.resolve(on_argo.address)
-    server.fails = "one or more objects failed to apply, reason: admission webhook denied the request"
-    operation, intent = SyncTo(revision=NEXT), intent_for(await target.observe(ref))
+    server.fails, server.major = (
+        "one or more objects failed to apply, reason: admission webhook denied the request",
+        major,
+    )
+    intent = intent_for(await target.observe(ref))
     await target.apply(ref, operation, intent)
     await until(lambda: _ended(server.app))
     with pytest.raises(PermanentError, match="admission webhook denied"):
@@ -93,6 +100,37 @@ async def test_argocd_finds_what_the_next_operation_took_the_place_of(
     await until(lambda: _ended(server.app))
     assert await target.find(ref, operation, intent) is Finding.APPLIED
     assert not await target.settled(ref, operation)
+
+
+@pytest.mark.parametrize(("path", "found"), [("elsewhere", Finding.UNKNOWN), ("checkout", Finding.APPLIED)])
+async def test_argocd_tells_a_rollback_from_a_sync_to_the_same_commit(
+    on_argo: ArgoStand, path: str, found: Finding
+) -> None:
+    """Both name a source by now: only a rollback names that of its entry, and only a sync says who asked."""
+    server, target, ref = on_argo.server, on_argo.target, await on_argo.target.resolve(on_argo.address)
+    server.app["spec"]["source"] = {**server.app["spec"]["source"], "path": path}
+    server.fails = "it never comes to an entry of the history"
+    operation, intent = RollBackTo(revision="0"), intent_for(await target.observe(ref))
+    server.ask_by_another(FIRST, username=ACCOUNT)
+    await until(lambda: _ended(server.app))
+    assert await target.find(ref, operation, intent) is found
+    assert await target.find(ref, SyncTo(revision=FIRST), intent) is Finding.UNKNOWN, "a sync of ours bears its mark"
+    server.ask_by_another(FIRST, username=ACCOUNT)
+    server.app["operation"]["info"] = [{"name": "why", "value": "a sync"}]
+    await until(lambda: _ended(server.app))
+    assert await target.find(ref, operation, intent) is Finding.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [408, 409, 499, 504])
+async def test_argocd_that_gave_up_in_mid_call_may_have_done_it(on_argo: ArgoStand, status: int) -> None:
+    target, ref = on_argo.target, await on_argo.target.resolve(on_argo.address)
+    state = await target.observe(ref)
+    on_argo.proxy.strike(Answer(status, b'{"message": "context canceled"}'))
+    with pytest.raises(OutcomeUnknown, match=f"answered {status}: context canceled"):
+        await target.apply(ref, SyncTo(revision=NEXT), intent_for(state))
+    on_argo.proxy.strike(Answer(status, b'{"message": "context canceled"}'), frozenset({"GET"}))
+    with pytest.raises(TemporaryError, match="context canceled"):
+        await target.observe(ref)
 
 
 async def test_argocd_proves_that_nothing_was_asked(on_argo: ArgoStand) -> None:

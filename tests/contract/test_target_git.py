@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from executors.targets.git import GitTarget
+from executors.targets.git_clone import Clone
+from executors.targets.git_process import Git, Ran
 from pipeline.domain.action import RevertCommit, ScaleTo
 from pipeline.domain.catalogue import WorkloadAddress
 from pipeline.domain.errors import (
@@ -22,7 +24,7 @@ from pipeline.domain.execution import Finding
 from tests.contract.targets.places import BRIEF_S, as_soon_as_readable, intent_for
 from tests.contract.targets.stand_git import GitStand, open_git
 from tests.faults import Answer, Fault
-from tests.git_server import Repository, git
+from tests.git_server import TOKEN, USERNAME, GitServer, Repository, git
 
 NOBODY = "0" * 40
 
@@ -110,6 +112,112 @@ async def test_git_tells_what_a_protected_branch_says(on_git: GitStand) -> None:
             ref, RevertCommit(commit=on_git.server.repository.bad), intent_for(await target.observe(ref))
         )
     assert on_git.server.repository.head == on_git.server.repository.bad
+
+
+async def test_git_does_not_take_a_hooks_trouble_for_its_own(tmp_path: Path) -> None:
+    """The push went through, and all that came back of it is what the hook said."""
+    async with GitServer(tmp_path / "served") as server:
+        url = {"shop": f"{server.url}/shop.git"}
+        target = GitTarget(url, work_dir=tmp_path / "work", username=USERNAME, token=TOKEN, timeout_s=20.0)
+        await _told_by_the_hook_alone(server, target)
+
+
+async def _told_by_the_hook_alone(server: GitServer, target: GitTarget) -> None:
+    repository, ref = server.repository, await target.resolve(GitStand.address)
+    state, operation = await target.observe(ref), RevertCommit(commit=repository.bad)
+    repository.complain()
+    server.unreported = True
+    intent = intent_for(state)
+    with pytest.raises(OutcomeUnknown, match=r"Failed to connect.*Permission denied"):
+        await target.apply(ref, operation, intent)
+    assert repository.head != repository.bad
+    assert await target.find(ref, operation, intent) is Finding.APPLIED
+
+
+class _Said(Git):
+    """A push that ends with these words."""
+
+    def __init__(self, err: str, out: str = "") -> None:
+        self._ran = Ran(1, out, err)
+
+    async def run(self, folder: Path, *words: str, fed: str = "", timeout_s: float = 0.0) -> Ran:
+        return self._ran
+
+
+_SENT_IN_VAIN = (
+    "send-pack: unexpected disconnect while reading sideband packet\nfatal: the remote end hung up unexpectedly"
+)
+_REF = "To {0}\n!\t{1}:refs/heads/main\t{2}\nDone"
+
+
+@pytest.mark.parametrize(
+    ("err", "said", "kind"),
+    [
+        (f"remote: curl: (7) Failed to connect to x: Connection refused\n{_SENT_IN_VAIN}", "", OutcomeUnknown),
+        (f"remote: notify.sh: Permission denied\n{_SENT_IN_VAIN}", "", OutcomeUnknown),
+        ("remote: notify.sh:\x0cPermission denied\nfatal: the remote end hung up unexpectedly", "", OutcomeUnknown),
+        ("remote: The requested URL returned error: 403\rremote: 403\nfatal: early EOF", "", OutcomeUnknown),
+        ("remote: Failed to connect to x", "[remote failure] (remote failed to report status)", OutcomeUnknown),
+        ("error: RPC failed; HTTP 408 curl 22 The requested URL returned error: 408", "", OutcomeUnknown),
+        ("error: RPC failed; HTTP 460 curl 22 The requested URL returned error: 460", "", OutcomeUnknown),
+        ("error: RPC failed; curl 56 Recv failure: Connection timed out", "", OutcomeUnknown),
+        ("error: RPC failed; curl 7 Failed to connect to x port 443: Connection refused", "", OutcomeUnknown),
+        ("Read from remote host x: Connection timed out\nfatal: Could not read from remote", "", OutcomeUnknown),
+        ("client_loop: send disconnect: Broken pipe\nbash: x: Permission denied", "", OutcomeUnknown),
+        ("error: RPC failed; HTTP 401 curl 22 The requested URL returned error: 401", "", PermanentError),
+        ("error: RPC failed; HTTP 403 curl 22 The requested URL returned error: 403", "", PermanentError),
+        ("error: RPC failed; HTTP 429 curl 22 The requested URL returned error: 429", "", TemporaryError),
+        ("fatal: unable to access 'x': The requested URL returned error: 408", "", TemporaryError),
+        ("ssh: connect to host x port 22: Connection timed out", "", TemporaryError),
+        ("git@x: Permission denied (publickey).", "", PermanentError),
+        ("remote: update: non-fast-forward", "[remote rejected] (pre-receive hook declined)", PermanentError),
+        ("remote: error: RPC failed; HTTP 500", "[remote rejected] (pre-receive hook declined)", PermanentError),
+        ("remote: error: cannot lock ref 'x'", "[remote rejected] (failed to update ref)", PreconditionFailed),
+        ("", "[rejected] (stale info)", PreconditionFailed),
+    ],
+)
+async def test_git_tells_what_was_sent_from_what_was_not(
+    tmp_path: Path, err: str, said: str, kind: type[Exception]
+) -> None:
+    clone = Clone(_Said(err, _REF.format("x", NOBODY, said) if said else ""), "x", tmp_path, patience_s=1.0)
+    with pytest.raises(kind) as caught:
+        await clone.push("main", NOBODY, NOBODY)
+    assert caught.type is kind
+    assert err.partition("\n")[0].removeprefix("remote: ")[:10] in str(caught.value) or kind is PreconditionFailed
+
+
+async def test_git_tells_what_the_remote_says_of_access_in_a_rehearsal(tmp_path: Path) -> None:
+    said = "remote: ERROR: Permission denied to push code.\nfatal: Could not read from remote repository."
+    with pytest.raises(PermanentError, match="Permission denied to push code"):
+        await Clone(_Said(said), "x", tmp_path, patience_s=1.0).push("main", NOBODY, NOBODY, rehearsed=True)
+    cut = _Said("client_loop: send disconnect: Broken pipe")
+    with pytest.raises(TemporaryError, match="could not be rehearsed"):
+        await Clone(cut, "x", tmp_path, patience_s=1.0).push("main", NOBODY, NOBODY, rehearsed=True)
+
+
+async def test_git_reverts_one_change_of_a_file_that_was_changed_again_elsewhere(on_git: GitStand) -> None:
+    """git merges the file line by line, and says so."""
+    repository, target, ref = on_git.server.repository, on_git.target, await on_git.target.resolve(on_git.address)
+    lines = [f"line {number}\n" for number in range(12)]
+    for number, said in ((None, ""), (1, "bad\n"), (10, "good\n")):
+        if number is not None:
+            lines[number] = said
+        repository.commit(f"change {number}", {"app.toml": "".join(lines)})
+    bad = git(repository.folder, "rev-parse", "main~1")
+    state = await target.observe(ref)
+    assert await target.rehearse(ref, RevertCommit(commit=bad), state.generation)
+    await target.apply(ref, RevertCommit(commit=bad), intent_for(state))
+    assert repository.files()["app.toml"].splitlines()[1::9] == ["line 1", "good"]
+    later = repository.commit("change 1", {"app.toml": "".join([lines[0], "worse\n", *lines[2:]])})
+    repository.commit("change 2", {"app.toml": "".join([lines[0], "other\n", *lines[2:]])})
+    with pytest.raises(PermanentError, match=r"without a person: CONFLICT \(content\): Merge conflict in app\.toml"):
+        await target.apply(ref, RevertCommit(commit=later), intent_for(await target.observe(ref)))
+
+
+async def test_git_shares_no_connection_of_ssh(tmp_path: Path) -> None:
+    process = Git(tmp_path, author="Bot <bot@example.com>", username="", token="", local=[], timeout_s=20.0)
+    ran = await process.run(tmp_path, "-c", "alias.say=!printenv GIT_SSH_COMMAND", "say")
+    assert ran.out.split() == ["ssh", "-oBatchMode=yes", "-oControlMaster=no", "-oControlPath=none"]
 
 
 async def test_git_loses_a_race_for_the_branch(on_git: GitStand) -> None:

@@ -73,6 +73,43 @@ async def test_github_leaves_to_a_person_what_it_may_not_merge(on_github: GitHub
     assert await target.settled(ref, operation)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Required status check "ci" is expected.',
+        "Repository rule violations found\n\n2 of 2 required status checks are pending.",
+        'Required status check "ci" is in progress.',
+        "Base branch was modified. Review and try the merge again.",
+    ],
+)
+async def test_github_waits_for_what_has_not_begun(on_github: GitHubStand, said: str) -> None:
+    """In the first seconds there is no run of a check to be seen."""
+    server, target, ref = on_github.server, on_github.target, await on_github.target.resolve(on_github.address)
+    operation, intent = RevertCommit(commit=server.repository.bad), intent_for(await target.observe(ref))
+    server.merge_refusal = said
+    with pytest.raises(TemporaryError, match=r"pull/1 waits for GitHub") as caught:
+        await target.apply(ref, operation, intent)
+    assert caught.value.retry_after_s
+    server.merge_refusal = 'Required status check "ci" is failing.'
+    with pytest.raises(PermanentError, match="is failing"):
+        await target.apply(ref, operation, intent)
+    server.merge_refusal = ""
+    await target.apply(ref, operation, intent)
+    assert await target.settled(ref, operation)
+
+
+async def test_github_takes_any_name_of_a_branch(on_github: GitHubStand) -> None:
+    server, target, ref = on_github.server, on_github.target, await on_github.target.resolve(on_github.address)
+    server.default_branch = "v1+2&sha=main#%23/é"
+    server.repository.commit("elsewhere", {"HERE": "1\n"}, branch=server.default_branch, onto=[server.repository.bad])
+    server.repository.commit("on main", {"THERE": "1\n"})
+    operation = RevertCommit(commit=server.repository.at(server.default_branch))
+    await target.apply(ref, operation, intent_for(await target.observe(ref)))
+    assert await target.settled(ref, operation)
+    assert "HERE" not in server.repository.files(server.default_branch)
+    assert all(one.held is not False for one in await target.check(ref))
+
+
 async def test_github_only_opens_where_a_person_merges(on_github: GitHubStand) -> None:
     server, target, ref = (
         on_github.server,
@@ -132,9 +169,13 @@ async def test_github_tells_rights_from_limits(on_github: GitHubStand) -> None:
     with pytest.raises(TemporaryError, match="secondary rate limit") as caught:
         await target.apply(ref, operation, intent_for(state))
     assert caught.value.retry_after_s == 7
-    on_github.proxy.strike(Answer(502, b'{"message": "Server Error"}'), frozenset({"PUT"}))
-    with pytest.raises(OutcomeUnknown, match="502"):
-        await target.apply(ref, operation, intent_for(state))
+    for status in (408, 502):
+        on_github.proxy.strike(Answer(status, b'{"message": "Server Error"}'), frozenset({"PUT"}))
+        with pytest.raises(OutcomeUnknown, match=f"answered {status}"):
+            await target.apply(ref, operation, intent_for(state))
+    on_github.proxy.strike(Answer(408, b'{"message": "Request Timeout"}'), frozenset({"GET"}))
+    with pytest.raises(TemporaryError, match="Request Timeout"):
+        await target.observe(ref)
     server.read_only = True
     assert {one.right: one.held for one in await target.check(ref)}["contents: write"] is False
     server.archived = True

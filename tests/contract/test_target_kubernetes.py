@@ -291,14 +291,13 @@ async def test_a_spec_the_controller_has_not_seen_is_not_settled(place: KubePlac
 @pytest.mark.parametrize(
     ("marks", "found"),
     [
-        (_marks(execution=6), Finding.NOT_APPLIED),
         (_marks(execution=8), Finding.UNKNOWN),
         (_marks(execution=7, generation="0"), Finding.UNKNOWN),
         ({"sre-bot/execution": "edited by hand"}, Finding.UNKNOWN),
         (None, Finding.UNKNOWN),
         (_marks(execution=7), Finding.APPLIED),
     ],
-    ids=["earlier execution", "later execution", "same id of another life", "edited", "none", "ours"],
+    ids=["later execution", "same id of another life", "edited", "none", "ours"],
 )
 async def test_what_the_annotations_prove_once_the_generation_has_moved_on(
     place: KubePlace, marks: dict[str, str] | None, found: Finding

@@ -7,21 +7,23 @@ import os
 import re
 import shlex
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.client import Configuration
+from kubernetes.config.config_exception import ConfigException
 
 import executors.targets
 from executors.targets.log_files import LogFilesTarget
-from executors.targets.log_truncation_exec import LOADER
-from executors.targets.log_truncation_script import TRUNCATE
+from executors.targets.log_truncation_exec import LOADER, PodExec
+from executors.targets.log_truncation_script import LIST, TRUNCATE
 from executors.targets.pod_logs import PodLogsTarget
 from pipeline.domain.action import TruncateAction, TruncateLog
 from pipeline.domain.errors import (
     ConfigurationError,
-    OutcomeUnknown,
     PermanentError,
     PreconditionFailed,
     TemporaryError,
@@ -124,6 +126,72 @@ async def test_each_pod_has_logs_of_its_own(stand: PodLogsStand) -> None:
     assert stand.log.stat().st_size >= 300_000
     line = stand.target.command(ref, TruncateAction(files=state.files[:1]))
     assert shlex.split(line)[:6] == ["kubectl", "-n", "shop", "exec", second, "--"]
+
+
+@pytest.mark.parametrize("translates", [False, True], ids=["handshake refused", "refused after it"])
+async def test_a_pod_whose_container_is_not_running_hides_no_other(stand: PodLogsStand, translates: bool) -> None:
+    ref, wish, _ = await _planned(stand)
+    stand.server.translates = translates
+    stand.server.cluster.edit_spec(stand.key, replicas=2)
+    stand.server.cluster.reconcile()
+    (second,) = {pod["metadata"]["name"] for pod in stand.server.cluster.pods_of(stand.key)} - {stand.pod}
+    (stand.server.pod_folder(second) / "service.log").write_bytes(log_lines(400_000))
+    before = await stand.facts()
+    stand.server.stopped.add(stand.pod)
+    state = await stand.target.observe(ref)
+    assert [file.instance for file in state.files] == [second]
+    assert not state.refuses
+    with pytest.raises(TemporaryError, match=r'nothing ran: .*container not found \("'):
+        await stand.target.apply(ref, wish, intent_for(state))
+    assert stand.writes() == 0
+    stand.server.stopped.add(second)
+    with pytest.raises(TemporaryError, match="container not found"):
+        await stand.target.observe(ref)
+    stand.server.stopped.clear()
+    assert await stand.facts() == before
+    assert len((await stand.target.observe(ref)).files) == 3
+
+
+async def test_a_handshake_without_an_answer_ran_nothing(stand: PodLogsStand) -> None:
+    stand.server.silent = True
+    brief = PodExec(kube_configuration(stand.server.url), timeout_s=0.2)
+    with pytest.raises(TemporaryError, match="not opened in time, nothing ran"):
+        await brief.run("shop", stand.pod, "app", LIST, [LOGS])
+    assert not stand.server.ran
+
+
+async def test_the_token_is_asked_for_beside_the_event_loop(
+    stand: PodLogsStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kubeconfig's exec plugin is a program that may take for ever."""
+    configuration = kube_configuration(stand.server.url)
+    threads = []
+
+    def refresh(_: Configuration) -> None:
+        threads.append(threading.current_thread().name)
+        raise ConfigException("the plugin failed")
+
+    monkeypatch.setattr(configuration, "refresh_api_key_hook", refresh)
+    with pytest.raises(TemporaryError, match="nothing ran: the plugin failed"):
+        await PodExec(configuration, timeout_s=20.0).run("shop", stand.pod, "app", LIST, [LOGS])
+    assert threads == [f"exec shop/{stand.pod}"]
+
+
+@pytest.mark.parametrize("when", ["before it is emptied", "after it"])
+async def test_a_signal_counts_until_the_log_is_emptied(stand: PodLogsStand, when: str) -> None:
+    ref, wish, intent = await _planned(stand)
+    before = await stand.facts()
+    sync = stand.server.folder / "bin" / "sync"
+    sync.unlink()
+    sync.write_text(f"#!/bin/sh\n[ {'' if when == 'after it' else '!'} -s {stand.log} ] || kill -TERM $PPID\n")
+    sync.chmod(0o755)
+    if when == "after it":
+        assert "emptied" in await stand.target.apply(ref, wish, intent)
+        assert stand.log.stat().st_size == 0
+    else:
+        with pytest.raises(TemporaryError):
+            await stand.target.apply(ref, wish, intent)
+        assert await stand.facts() == before
 
 
 async def test_without_gzip_the_newest_lines_are_kept_as_they_are(stand: PodLogsStand) -> None:
@@ -257,7 +325,7 @@ async def test_failures_of_the_connection(stand: PodLogsStand) -> None:
         await stranger.resolve(stand.address)
     await stranger.close()
     stand.server.refuse_next.append((500, "error dialing backend: EOF"))
-    with pytest.raises(OutcomeUnknown, match="error dialing backend"):
+    with pytest.raises(TemporaryError, match="nothing ran: error dialing backend"):
         await stand.target.apply(ref, wish, intent)
     stand.server.refuse_next.append((503, "etcdserver: leader changed"))
     with pytest.raises(TemporaryError, match="leader changed"):

@@ -159,8 +159,8 @@ def wrapped_locks(moments: Moments) -> type[RedisLocks]:
 def wrapped_approve(approve: Callable[..., Awaitable[Any]], moments: Moments) -> Callable[..., Awaitable[Any]]:
     """Tells the trial what a person is told of an approval, before the click is acknowledged."""
 
-    async def approve_and_tell(self: Any, plan_id: int, user: str) -> Any:
-        result = await approve(self, plan_id, user)
+    async def approve_and_tell(self: Any, plan_id: int, user: str, *, noted: Any = None) -> Any:
+        result = await approve(self, plan_id, user, noted=noted)
         moments.tell(decision=str(result.outcome.value), plan=int(plan_id), user=str(user), said=result.message)
         moments.pass_by("click.answered", "before")
         return result

@@ -14,11 +14,16 @@ from pipeline.domain.phase import Phase
 from pipeline.domain.telemetry import Sample
 from pipeline.domain.verification import Verdict, VerificationSettings
 from pipeline.ports.clock import SystemClock
+from pipeline.stages.advance import advance
 from pipeline.stages.reconsider import MAX_TRIES, Reconsiderer
 from pipeline.stages.switches import engage
 from pipeline.stages.verify import Verifier
 from tests.builders import ALICE, MEMORY
 from tests.executing import Bench
+
+
+def reconsiderer(store: PostgresStore, *, rest_s: float = 0.0) -> Reconsiderer:
+    return Reconsiderer(store, SystemClock(), rest_s=rest_s)
 
 
 async def tried(it: Bench, store: PostgresStore, *, memory: float = 0.99) -> None:
@@ -32,10 +37,11 @@ async def tried(it: Bench, store: PostgresStore, *, memory: float = 0.99) -> Non
 
 async def test_it_is_looked_at_again_once_what_was_changed_is_back(scaling: Bench, store: PostgresStore) -> None:
     await tried(scaling, store)
-    assert await Reconsiderer(store).run() == 0, "the rollback comes first"
+    assert await reconsiderer(store).run() == 0, "the rollback comes first"
     assert await scaling.runner("two").run_once()
     assert (await scaling.case()).incident.state is IncidentState.ESCALATED
-    assert await Reconsiderer(store).run() == 1
+    assert await reconsiderer(store, rest_s=300.0).run() == 0, "the target rests"
+    assert await reconsiderer(store).run() == 1
     case = await scaling.case()
     assert case.incident.state is IncidentState.DIAGNOSING
     assert any("did not help" in said and "looking again" in said for said in await scaling.told())
@@ -43,7 +49,9 @@ async def test_it_is_looked_at_again_once_what_was_changed_is_back(scaling: Benc
         assert await uow.history.in_vain(case.incident.id) == ("scale",)
         executions = await uow.executions.of_incident(case.incident.id)
     assert [one.kind for one in executions] == ["apply", "rollback"]
-    assert await Reconsiderer(store).run() == 0
+    async with store.begin() as uow:
+        assert await advance(uow, case.incident, IncidentState.ESCALATED, outcome="escalated by a person")
+    assert await reconsiderer(store).run() == 0, "once: the person has the last word"
 
 
 async def test_what_cannot_be_undone_is_looked_at_again_at_once(one_step: Bench, store: PostgresStore) -> None:
@@ -51,7 +59,7 @@ async def test_what_cannot_be_undone_is_looked_at_again_at_once(one_step: Bench,
     case = await one_step.case()
     assert case.verification is not None
     assert (case.verification.verdict, case.incident.state) == (Verdict.NOT_RECOVERED, IncidentState.ESCALATED)
-    assert await Reconsiderer(store).run() == 1
+    assert await reconsiderer(store).run() == 1
 
 
 @pytest.mark.parametrize("why", ["shadow", "kill switch", "tries", "rollback failed"])
@@ -84,10 +92,10 @@ async def test_people_go_on_alone(scaling: Bench, store: PostgresStore, sql: Con
                 incident,
                 number,
             )
-    assert await Reconsiderer(store).run() == 0
+    assert await reconsiderer(store).run() == 0
     assert (await scaling.case()).incident.state is IncidentState.ESCALATED
 
 
 async def test_what_helped_is_left_alone(scaling: Bench, store: PostgresStore) -> None:
     await scaling.runner().run_once()
-    assert await Reconsiderer(store).run() == 0
+    assert await reconsiderer(store).run() == 0

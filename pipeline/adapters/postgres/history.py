@@ -64,7 +64,7 @@ class PostgresHistory:
                    UNION SELECT id FROM executions WHERE state IN ('ready', 'claimed', 'dispatched', 'unknown')
                    UNION SELECT id FROM executions WHERE created_at > $5
                ), past AS (
-                   SELECT e.target_uid = $1 AS here, p.action ->> 'kind' = $2 AS same,
+                   SELECT e.target_uid = $1 AS here, p.action ->> 'kind' = $2 AS same, e.kind = 'apply' AS forth,
                           e.state IN ('ready', 'claimed', 'dispatched', 'unknown') AS open,
                           e.state <> 'ready' OR own.id IS NULL OR e.id < own.id AS first,
                           called.at AS called_at, coalesce(called.at, e.started_at, e.created_at) AS at
@@ -73,13 +73,13 @@ class PostgresHistory:
                                       WHERE s.execution_id = near.id) called ON true
                    WHERE e.plan_id IS DISTINCT FROM $3
                ), counted AS (
-                   SELECT here, same, open, first, at > $4::timestamptz - interval '1 hour' AS recent,
+                   SELECT here, same, forth, open, first, at > $4::timestamptz - interval '1 hour' AS recent,
                           greatest(extract(epoch FROM $4::timestamptz - at), 0)::float8 AS ago_s
                    FROM past WHERE called_at IS NOT NULL OR open
                )
                SELECT min(ago_s) FILTER (WHERE here) AS last_action_s_ago,
                       min(ago_s) FILTER (WHERE here AND same) AS last_of_kind_s_ago,
-                      count(*) FILTER (WHERE here AND recent) AS last_hour,
+                      count(*) FILTER (WHERE here AND recent AND forth) AS last_hour,
                       count(*) FILTER (WHERE recent AND first) AS last_hour_everywhere,
                       count(*) FILTER (WHERE here AND open) AS open_here,
                       count(*) FILTER (WHERE NOT here AND open AND first) AS open_elsewhere

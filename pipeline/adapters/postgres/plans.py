@@ -75,6 +75,14 @@ class PostgresPlans:
         )
         return bool(moved)
 
+    async def reconsider(self, plan_id: PlanId) -> bool:
+        noted = await self._connection.fetchval(
+            """UPDATE plans SET reconsidered_at = clock_timestamp() WHERE id = $1 AND reconsidered_at IS NULL
+               RETURNING true""",
+            plan_id,
+        )
+        return bool(noted)
+
     async def expired(self) -> Sequence[Plan]:
         rows = await self._connection.fetch(
             f"""SELECT {PLAN_COLUMNS} FROM plans

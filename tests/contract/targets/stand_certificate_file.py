@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import fcntl
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -31,6 +28,7 @@ from tests.contract.targets.places import intent_for
 from tests.contract.targets.stand import Opens, Stand
 
 FOLDER, NAME = "web-certs", "web"
+_NOBODY = 65534
 Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
@@ -140,6 +138,7 @@ class FileStand(Stand):
         self.watch = _Watch(self.live)
         self._kind = kind
         self._lock = -1
+        self._gave_up_root = False
         self.target: Target = self.connect()
 
     def connect(self, *, timeout_s: float = 20.0) -> Target:
@@ -163,10 +162,11 @@ class FileStand(Stand):
         return ref
 
     async def deny(self) -> None:
-        """The folder is not ours to write to. Root may anyway, so its threads become somebody else for files."""
+        """The folder is not ours to write to. Root may anyway, and gives its own rights up first."""
         self.folder.chmod(0o550)
         if os.geteuid() == 0:
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=_become_nobody))
+            os.seteuid(_NOBODY)
+            self._gave_up_root = True
 
     async def throttle(self) -> None:
         """Another process is at it: as far as flock goes, that is another opening of the folder."""
@@ -192,19 +192,13 @@ class FileStand(Stand):
         self.watch.replaced = 0
 
     def close(self) -> None:
+        if self._gave_up_root:
+            os.seteuid(0)
         self.watch.release()
         del _watches()[self.watch.path]
         self.folder.chmod(0o750)
         if self._lock >= 0:
             os.close(self._lock)
-
-
-def _become_nobody() -> None:
-    """This thread alone: setfsuid(2), with which the rights of root over files go too."""
-    nobody = 65534
-    libc = ctypes.CDLL(None)
-    libc.setfsuid(nobody)
-    assert libc.setfsuid(nobody) == nobody
 
 
 @asynccontextmanager
