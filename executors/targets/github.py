@@ -91,6 +91,7 @@ class GitHubTarget(Target):
             observes=("the default branch's head", "its last commits", "the bot's own pull requests and their checks"),
             reads=("metadata: read", "contents: read", "pull requests: read", "checks: read"),
             privileges="gitops-privileges.md",
+            settles_s=600.0 if self._merge == "auto" else 3600.0,
         )
 
     async def check(self, ref: TargetRef) -> tuple[RightCheck, ...]:

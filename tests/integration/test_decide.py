@@ -27,6 +27,7 @@ from pipeline.stages.decide import Decider
 from pipeline.stages.settings import LoopSettings
 from tests.builders import ALICE, BOB, MEMORY, T0, WEB
 from tests.contract.targets.places import KubePlace
+from tests.executing import Stoppable
 from tests.stored import Waiting, awaiting, case_of, until_blocked
 
 ACCEPTED = DecisionOutcome.ACCEPTED
@@ -302,3 +303,22 @@ async def test_a_recovery_by_itself_takes_the_proposal_off_the_table(table: Tabl
     await correlator.run(DetectionResult(cleared=(MEMORY,)), BaselineBank(), T0)
     assert await table.states() == (PlanState.SUPERSEDED, IncidentState.SELF_RECOVERED)
     assert (await table.approve()).message == "Too late: replaced or over by itself."
+
+
+async def test_a_target_that_is_slow_to_read_does_not_make_a_click_fail(table: Table) -> None:
+    """The click is answered as soon as it stands in the trail; the decision follows when the target has been read."""
+    slow, noted = Stoppable(table.place.target), asyncio.Event()
+
+    async def until_noted() -> None:
+        await noted.wait()
+
+    async def note() -> None:
+        assert await table.told(TraceKind.NOTE) == [f"{ALICE} pressed Approve; the target is still being read"]
+        assert await table.states() == (PlanState.PROPOSED, IncidentState.AWAITING_DECISION)
+        noted.set()
+
+    slow.always("observe", until_noted)
+    decider = Decider(table.store, Registry({"kubernetes": slow}), CatalogueFile(None), SystemClock(), SETTINGS)
+    result = await decider.approve(table.plan_id, ALICE, noted=note)
+    assert result.outcome is DecisionOutcome.ACCEPTED
+    assert await table.states() == (PlanState.APPROVED, IncidentState.MITIGATING)

@@ -1,6 +1,7 @@
 """From a category to an action with computed parameters."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -398,3 +399,26 @@ def test_what_runs_is_brought_to_what_the_repository_says_only_where_it_is_not()
 def replace_state(one: Site, **changes: Any) -> Site:
     assert one.state is not None
     return replace(one, state=replace(one.state, **changes))
+
+
+def test_a_commit_of_after_the_trouble_began_is_no_cause_of_it() -> None:
+    bad, hotfix = CHANGED.recent_changes[0], "9" * 40
+    later = replace(bad, revision=hotfix, title="hotfix", at=T0 + timedelta(minutes=10))
+    facts = Facts(recent_changes=(bad, later), began=T0 + timedelta(minutes=5))
+    log = (Revision(hotfix), Revision(COMMIT))
+    repository = site(Role.CONFIG, "git", Offer("revert", True, (), ""), revisions=log)
+    assert first(Category.BAD_CHANGE, facts, sites_of(state_of(), config=repository)) == RevertAction(
+        commit=COMMIT, title="fail fast"
+    )
+    none_before = replace(facts, recent_changes=(later,))
+    found = first(Category.BAD_CHANGE, none_before, sites_of(state_of(), config=repository))
+    assert isinstance(found, ManualAction)
+    assert hotfix[:12] not in found.command
+
+
+def test_what_was_not_deployed_is_not_rolled_back() -> None:
+    old = site(Role.WORKLOAD, "kubernetes", Offer("roll_back", True, (), ""), rollout="42", revisions=(Revision("41"),))
+    found = first(Category.BAD_CHANGE, CHANGED, {Role.WORKLOAD: old})
+    assert isinstance(found, ManualAction)
+    assert "nothing of its target was rolled out" in found.why_manual
+    assert isinstance(first(Category.BAD_CHANGE, DEPLOYED, {Role.WORKLOAD: old}), RollBackAction)
