@@ -50,9 +50,10 @@ test-deps: $(DEV_STAMP)
 	    { $(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq --no-install-recommends $$missing; } >$(VENV)/apt.log 2>&1 \
 	    || { tail -5 $(VENV)/apt.log >&2; echo "Install by hand: apt-get install$$missing" >&2; exit 1; }; fi
 
-# The first half runs two files at a time; the second starts whole worlds, which need the machine for themselves.
+# The first half runs three files at a time (they wait more than they reckon); the second starts whole worlds, which need
+# the machine for themselves.
 test: test-deps check  ## every check and every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole and not long"
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not whole and not long"
 	@$(BIN)/python -m pytest -m "whole and not long"
 
 long: test-deps  ## what `make test` has no time for: six tests of a minute or three each

@@ -36,7 +36,7 @@ from bot.wiring.knowledge import knowledge_of
 from bot.wiring.models import authors_of
 from bot.wiring.paging import pager_of
 from bot.wiring.stages import diagnosing_of
-from bot.wiring.targets import registry_of
+from bot.wiring.targets import registry_of, survey
 from bot.wiring.telemetry import sources_of
 from executors.guardrails.facts import GuardrailLimits
 from executors.ledger import Ledger
@@ -210,7 +210,7 @@ async def running_bot(settings: Settings) -> AsyncIterator[Bot]:
         stack.callback(right.cancel)
         learning = asyncio.create_task(_quietly(knowledge.learn()), name="learn runbooks")
         stack.callback(learning.cancel)
-        surveying = asyncio.create_task(_survey(Surveyor(targets, catalogue)), name="survey the targets")
+        surveying = asyncio.create_task(survey(Surveyor(targets, catalogue)), name="survey the targets")
         stack.callback(surveying.cancel)
         if known is None:
             known = await _patiently(lambda: identify(client), "SLACK_BOT_TOKEN")
@@ -412,18 +412,6 @@ async def _patiently(call: Callable[[], Awaitable[_Result]], setting: str) -> _R
             pause_s = min(pause_s * 2, 15.0)
         except PermanentError as error:
             raise ConfigurationError(f"{setting}: {error}") from error
-
-
-async def _survey(surveyor: Surveyor) -> None:
-    """Says at the start what would otherwise be found out at three in the morning."""
-    found = await surveyor.find(rights=True)
-    for one in found:
-        where = f"{one.role.value} of {one.service} ({one.address.platform} {one.address.namespace}/{one.address.name})"
-        if one.problem:
-            log.warning("%s cannot be acted on: %s", where, one.problem)
-        for right in one.missing:
-            log.warning("%s: the account lacks %s: %s", where, right.right, right.said)
-    log.info("%d targets looked at; `sre-bot targets check` says more", len(found))
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:

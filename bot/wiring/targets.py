@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -15,6 +16,9 @@ from executors.targets.log_files import LogFilesTarget
 from executors.targets.registry import Registry
 from pipeline.domain.errors import ConfigurationError
 from pipeline.ports.targets import Target
+from pipeline.stages.survey import Surveyor
+
+log = logging.getLogger(__name__)
 
 GIT_CLONES, TRUNCATED = "git", "truncated"
 """Below the data folder: what was fetched of repositories, and what truncated logs held."""
@@ -159,3 +163,15 @@ def _folders(pairs: tuple[str, ...]) -> dict[str, Path]:
 
 def _plain(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret is not None else ""
+
+
+async def survey(surveyor: Surveyor) -> None:
+    """Says at the start what would otherwise be found out at three in the morning."""
+    found = await surveyor.find(rights=True)
+    for one in found:
+        where = f"{one.role.value} of {one.service} ({one.address.platform} {one.address.namespace}/{one.address.name})"
+        if one.problem:
+            log.warning("%s cannot be acted on: %s", where, one.problem)
+        for right in one.missing:
+            log.warning("%s: the account lacks %s: %s", where, right.right, right.said)
+    log.info("%d targets looked at; `sre-bot targets check` says more", len(found))
