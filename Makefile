@@ -56,7 +56,7 @@ test: test-deps check  ## every check and every test
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not whole and not long"
 	@$(BIN)/python -m pytest -m "whole and not long"
 
-long: test-deps  ## what `make test` has no time for: six tests of a minute or three each
+long: test-deps  ## what `make test` has no time for: eight tests of a minute or three each
 	@$(BIN)/python -m pytest -m long
 
 # Some replicas die at a system call (strace) or live an hour off (libfaketime); without these two packages those trials

@@ -48,7 +48,7 @@ def running(demo: WholeDemo) -> list[int]:
     return [one.pid for one in found]
 
 
-@pytest.mark.parametrize("killed", ["the one that acts", "the other one"])
+@pytest.mark.parametrize("killed", ["the one that acts", pytest.param("the other one", marks=pytest.mark.long)])
 async def test_a_replica_killed_during_an_execution(demo: WholeDemo, killed: str) -> None:
     async with (
         store_of(demo) as store,
