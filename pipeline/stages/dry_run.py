@@ -117,9 +117,11 @@ def _order(steps: Sequence[Operation], order: tuple[tuple[int, ...], ...], watch
 def _radius(plan: Plan, order: tuple[tuple[int, ...], ...], observed: TargetState | None) -> str:
     if observed is None:
         return "unknown, the target cannot be read"
-    if isinstance(plan.action, ManualAction) or not touches_replicas(plan.action):
+    if isinstance(plan.action, ManualAction):
         return "no replica is touched"
     away = round(share_at_once(plan.action, observed, max(len(batch) for batch in order)) * observed.ready)
+    if not away and not touches_replicas(plan.action):
+        return "no replica is touched"
     return f"at most {away} of {observed.ready} ready replicas away at once"
 
 
