@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from executors.rollback import order_rollback
 from pipeline.domain.action_words import describe_operation
 from pipeline.domain.canary import CanaryVerdict, Judgement
-from pipeline.domain.execution import NOT_SETTLED, Execution, Intent, SeenInstance, Step, StoodBefore, has_canary
+from pipeline.domain.execution import NOT_SETTLED, Execution, Intent, SeenInstance, Step, StoodBefore
 from pipeline.domain.lifecycle import ExecutionState, IncidentState, PlanState
 from pipeline.domain.trace import TraceEntry, TraceKind
 from pipeline.domain.undo import put_back
@@ -69,11 +69,7 @@ class Ledger:
         number = await uow.executions.begin_batch(execution.id, execution.fence, [step.number for step in steps])
         if number and len(execution.steps) > 1:
             what = ", ".join(str(step.number) for step in steps)
-            canary = (
-                ", the canary"
-                if number == 1 and has_canary(execution.kind, [step.operation for step in execution.steps])
-                else ""
-            )
+            canary = ", the canary" if number == 1 and execution.sends_canary else ""
             await self._note(
                 uow, execution, f"batch {number}{canary}: step {what} of {len(execution.steps)}", batch=number
             )

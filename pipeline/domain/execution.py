@@ -122,14 +122,14 @@ class Execution:
         return tuple(step for step in self.steps if step.state is StepState.PENDING)
 
     @property
+    def sends_canary(self) -> bool:
+        """Whether its first step goes out alone and is watched."""
+        return has_canary(self.kind, [step.operation for step in self.steps])
+
+    @property
     def awaits_canary(self) -> bool:
         """Whether the first step stands, others are to follow, and nobody knows yet how its replica does."""
-        return (
-            has_canary(self.kind, [step.operation for step in self.steps])
-            and self.physical_changes > 0
-            and bool(self.pending)
-            and not self.canary_verdict
-        )
+        return self.sends_canary and self.physical_changes > 0 and bool(self.pending) and not self.canary_verdict
 
 
 def has_canary(kind: str, steps: Sequence[Operation]) -> bool:
@@ -148,13 +148,9 @@ def next_batch(execution: Execution, *, ready: int, share: float) -> tuple[Step,
     begun = tuple(step for step in pending if step.batch)
     if begun:
         return begun
-    if _sends_canary(execution) and not any(step.batch for step in execution.steps):
+    if execution.sends_canary and not any(step.batch for step in execution.steps):
         return pending[:1]
     return pending[: batch_size(ready=ready, share=share)]
-
-
-def _sends_canary(execution: Execution) -> bool:
-    return has_canary(execution.kind, [step.operation for step in execution.steps])
 
 
 def batches(kind: str, steps: Sequence[Operation], *, ready: int, share: float) -> tuple[tuple[int, ...], ...]:
